@@ -1,0 +1,1 @@
+//! One file an output format: diagnostics to text. Filled by `gw validate`.

@@ -1,0 +1,17 @@
+//! The compiler and the data plane of gw.
+//!
+//! Text becomes a spanned tree ([`yaml`]), the tree a typed model ([`model`]), the model is checked
+//! ([`check`], [`lint`]) and compiled ([`compile`]) into an immutable [`snapshot`], which the workers
+//! ([`worker`]) serve. `docs/architecture.md` draws the whole.
+
+pub mod clock;
+pub mod diag;
+pub mod exchange;
+pub mod message;
+pub mod model;
+pub mod policy;
+pub mod route;
+pub mod snapshot;
+pub mod source;
+pub mod token;
+pub mod upstream;

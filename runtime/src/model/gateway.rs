@@ -1,0 +1,173 @@
+//! `gateway:`, what Kong keeps in kong.conf: the typed form with every default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::source::Spanned;
+
+/// The settings of the process, after the file; command-line flags are laid over them.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    pub listeners: Vec<Listener>,
+    /// Worker threads; 0 is one per core.
+    pub workers: usize,
+    pub trusted_ips: Vec<IpNet>,
+    pub real_ip_header: String,
+    pub real_ip_recursive: bool,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub tls: TlsSettings,
+    pub admin: Option<SocketAddr>,
+    pub access_log: AccessLog,
+    /// Inherited by `rate-limiting` where the plugin says nothing.
+    pub redis_url: Option<Spanned<String>>,
+    /// Further request headers that clients can never set.
+    pub identity_headers: Vec<String>,
+    /// Headers that frameworks take for a rewritten URL; removed from requests.
+    pub strip_headers: Vec<String>,
+    pub router_flavor: RouterFlavor,
+    /// `router_order: documented` instead of the order that Kong really uses.
+    pub router_order_documented: bool,
+    /// Seconds to finish what is in flight after SIGTERM.
+    pub drain: Duration,
+}
+
+/// Which of Kong's routers the file was written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouterFlavor {
+    #[default]
+    TraditionalCompatible,
+    Traditional,
+    Expressions,
+}
+
+/// One address to accept connections on.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub addr: SocketAddr,
+    pub tls: bool,
+    /// A PROXY protocol header comes before everything else.
+    pub proxy_protocol: bool,
+}
+
+/// Bounds on size and count. Requests beyond them are refused, never truncated.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of the request target, 414 beyond.
+    pub uri: usize,
+    /// Bytes of all header lines, 431 beyond.
+    pub header_bytes: usize,
+    pub header_count: usize,
+    /// Bytes of a request body, 413 beyond; 0 is no bound (Kong's default).
+    pub body: u64,
+    /// Bytes of a body that a policy needs whole.
+    pub buffered_body: usize,
+    pub connections: usize,
+    pub connections_per_ip: usize,
+    pub requests_per_connection: usize,
+    pub h2_streams: u32,
+}
+
+/// How long anything may take.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    pub tls_handshake: Duration,
+    /// From the first byte of a request to the end of its headers.
+    pub header: Duration,
+    /// Between reads of a request body.
+    pub body: Duration,
+    pub keep_alive: Duration,
+    /// A client that takes nothing.
+    pub write: Duration,
+    /// An upstream connection waiting in the pool.
+    pub upstream_idle: Duration,
+}
+
+/// TLS towards clients and upstreams.
+#[derive(Debug, Clone, Default)]
+pub struct TlsSettings {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub min_version_1_3: bool,
+    pub verify_upstreams: bool,
+    /// CA bundle for upstreams beside the system's.
+    pub upstream_ca: Option<PathBuf>,
+    pub client_auth: ClientAuth,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientAuth {
+    #[default]
+    None,
+    Optional,
+    Required,
+}
+
+/// Where one JSON line a request goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    Off,
+    #[default]
+    Stdout,
+    File(PathBuf),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            uri: 8 * 1024,
+            header_bytes: 32 * 1024,
+            header_count: 100,
+            body: 0,
+            buffered_body: 10 * 1024 * 1024,
+            connections: 10_000,
+            connections_per_ip: 0,
+            requests_per_connection: 10_000,
+            h2_streams: 100,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            tls_handshake: s(10),
+            header: s(10),
+            body: s(60),
+            keep_alive: s(60),
+            write: s(60),
+            upstream_idle: s(30),
+        }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            workers: 0,
+            trusted_ips: Vec::new(),
+            real_ip_header: "X-Real-IP".to_owned(),
+            real_ip_recursive: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            tls: TlsSettings::default(),
+            admin: None,
+            access_log: AccessLog::default(),
+            redis_url: None,
+            identity_headers: Vec::new(),
+            strip_headers: ["X-Original-URL", "X-Rewrite-URL", "X-Envoy-Original-Path"]
+                .map(str::to_owned)
+                .to_vec(),
+            router_flavor: RouterFlavor::default(),
+            router_order_documented: false,
+            drain: Duration::from_secs(30),
+        }
+    }
+}

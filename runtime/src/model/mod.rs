@@ -1,0 +1,203 @@
+//! The typed model: what a config says, with the place of everything it says.
+//!
+//! References are still names here ([`Spanned`] text), as written; `check` resolves them and `compile` turns them into
+//! ids. Everything is a plain value: no behaviour, no I/O.
+
+pub mod gateway;
+pub mod schema;
+
+pub use gateway::Gateway;
+use schema::Record;
+
+use crate::source::{Span, Spanned};
+
+/// A whole config, after nesting was flattened: children carry the reference to their parent.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// What gw takes from `gateway:`.
+    pub gateway: Gateway,
+    pub services: Vec<Service>,
+    pub routes: Vec<Route>,
+    pub consumers: Vec<Consumer>,
+    pub consumer_groups: Vec<ConsumerGroup>,
+    pub plugins: Vec<Plugin>,
+    pub upstreams: Vec<Upstream>,
+    pub targets: Vec<Target>,
+    pub certificates: Vec<Certificate>,
+    pub ca_certificates: Vec<CaCertificate>,
+    pub snis: Vec<Sni>,
+    pub credentials: Vec<Credential>,
+}
+
+/// A reference to another entity by name or id, as written, or the index of the parent it is nested in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ref {
+    /// By text: endpoint key or id.
+    Name(Spanned<String>),
+    /// Nested: index into the parent's vector in [`Model`].
+    Parent(usize),
+}
+
+/// `services[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Service {
+    pub span: Span,
+    /// Derived (UUIDv5) where the file gives none, as Kong derives it.
+    pub id: String,
+    pub name: Option<Spanned<String>>,
+    pub protocol: Spanned<String>,
+    pub host: Spanned<String>,
+    pub port: u16,
+    pub path: Option<Spanned<String>>,
+    pub retries: u16,
+    /// Milliseconds, as the two below.
+    pub connect_timeout: u64,
+    pub write_timeout: u64,
+    pub read_timeout: u64,
+    pub client_certificate: Option<Spanned<String>>,
+    pub tls_verify: Option<bool>,
+    pub tls_verify_depth: Option<u8>,
+    pub ca_certificates: Vec<Spanned<String>>,
+    pub enabled: bool,
+}
+
+/// `routes[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Route {
+    pub span: Span,
+    pub id: String,
+    pub name: Option<Spanned<String>>,
+    pub service: Option<Ref>,
+    pub protocols: Vec<Spanned<String>>,
+    pub methods: Vec<Spanned<String>>,
+    pub hosts: Vec<Spanned<String>>,
+    /// As written: `/prefix` or `~/regex`.
+    pub paths: Vec<Spanned<String>>,
+    /// Header name to accepted values; a single `~*regex` value is a pattern.
+    pub headers: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
+    pub snis: Vec<Spanned<String>>,
+    /// CIDR or address, and port.
+    pub sources: Vec<(Option<String>, Option<u16>)>,
+    pub destinations: Vec<(Option<String>, Option<u16>)>,
+    pub regex_priority: i64,
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    /// `path_handling: v1`.
+    pub path_handling_v1: bool,
+    pub https_redirect_status_code: u16,
+    pub request_buffering: bool,
+    pub response_buffering: bool,
+    /// The `expressions` flavor.
+    pub expression: Option<Spanned<String>>,
+    pub priority: u64,
+    pub created_at: i64,
+}
+
+/// `consumers[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Consumer {
+    pub span: Span,
+    pub id: String,
+    pub username: Option<Spanned<String>>,
+    pub custom_id: Option<Spanned<String>>,
+    /// Names of consumer groups, from the consumer's own list.
+    pub groups: Vec<Spanned<String>>,
+}
+
+/// `consumer_groups[]`.
+#[derive(Debug, Default, Clone)]
+pub struct ConsumerGroup {
+    pub span: Span,
+    pub id: String,
+    pub name: Spanned<String>,
+    /// Usernames or ids of the members listed in the group itself.
+    pub consumers: Vec<Spanned<String>>,
+}
+
+/// `plugins[]`, wherever it was written.
+#[derive(Debug, Default, Clone)]
+pub struct Plugin {
+    pub span: Span,
+    pub id: String,
+    pub name: Spanned<String>,
+    pub instance_name: Option<Spanned<String>>,
+    pub service: Option<Ref>,
+    pub route: Option<Ref>,
+    pub consumer: Option<Ref>,
+    pub consumer_group: Option<Ref>,
+    pub enabled: bool,
+    pub protocols: Vec<Spanned<String>>,
+    /// Read against the policy's own table. Empty for a plugin that gw does not have.
+    pub config: Record,
+}
+
+/// `upstreams[]`; fields beyond the name stay in the record (`balance` compiles them).
+#[derive(Debug, Default, Clone)]
+pub struct Upstream {
+    pub span: Span,
+    pub id: String,
+    pub name: Spanned<String>,
+    pub record: Record,
+}
+
+/// `targets[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Target {
+    pub span: Span,
+    pub id: String,
+    pub upstream: Option<Ref>,
+    /// Host and port, the port defaulted to 8000.
+    pub host: Spanned<String>,
+    pub port: u16,
+    pub weight: u32,
+}
+
+/// `certificates[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Certificate {
+    pub span: Span,
+    pub id: String,
+    pub cert: Spanned<String>,
+    pub key: Spanned<String>,
+    pub cert_alt: Option<Spanned<String>>,
+    pub key_alt: Option<Spanned<String>>,
+}
+
+/// `ca_certificates[]`.
+#[derive(Debug, Default, Clone)]
+pub struct CaCertificate {
+    pub span: Span,
+    pub id: String,
+    pub cert: Spanned<String>,
+}
+
+/// `snis[]`.
+#[derive(Debug, Default, Clone)]
+pub struct Sni {
+    pub span: Span,
+    pub name: Spanned<String>,
+    pub certificate: Option<Ref>,
+}
+
+/// A credential of any kind.
+#[derive(Debug, Default, Clone)]
+pub struct Credential {
+    pub span: Span,
+    pub id: String,
+    pub consumer: Option<Ref>,
+    pub kind: CredentialKind,
+    /// Read against the kind's table: `key`, `secret`, `username`, `password`, `group`, ...
+    pub record: Record,
+}
+
+/// The kinds of credential, by their entity in the file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    #[default]
+    KeyAuth,
+    Jwt,
+    BasicAuth,
+    HmacAuth,
+    Acl,
+    OAuth2,
+}

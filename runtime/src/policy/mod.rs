@@ -1,0 +1,134 @@
+//! Policies: what Kong calls plugins. One file each: doc, config table, compile, behaviour, tests.
+//!
+//! **Policies never await.** A policy is a plain struct made from its config. It looks at an [`Exchange`], changes it,
+//! and says what is next ([`Flow`]). What needs waiting is an [`Effect`], performed by one driver, which then calls
+//! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
+
+pub mod correlation_id;
+pub mod order;
+pub mod registry;
+pub mod reply;
+pub mod unsupported;
+
+use std::sync::Arc;
+
+pub use registry::Step;
+pub use reply::Reply;
+
+use crate::diag::{Code, Diagnostic, Diags};
+use crate::exchange::Exchange;
+use crate::model::schema::{Field, Record};
+use crate::model::{Model, Plugin};
+use crate::snapshot::shared::Shared;
+use crate::source::Span;
+
+/// What a policy is, for the compiler, the schema and the documentation.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// The plugin's name in a config.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Markdown under the headings What it does, Why, Example, Behaviour (statuses and headers).
+    pub doc: &'static str,
+    /// The shape of `config`.
+    pub fields: &'static [Field],
+    /// Whether the plugin may be scoped to a consumer or group.
+    pub consumer_scope: bool,
+    /// Kong does not have it.
+    pub extension: bool,
+    /// Names of request headers that this policy hands to upstreams as its own word, so clients never may.
+    pub identity_headers: &'static [&'static str],
+}
+
+/// What comes after a policy's turn.
+#[derive(Debug)]
+pub enum Flow {
+    /// The next policy, in the end the upstream.
+    Next,
+    /// This answer, at once; response phases still run.
+    Reply(Reply),
+    /// Wait for this, then [`Policy::resume`].
+    Await(Effect),
+}
+
+/// The only things that a policy can wait for.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read the request body whole into [`Exchange::body`].
+    ReadBody {
+        /// Bytes; a longer body answers [`BodyError::TooLarge`].
+        limit: usize,
+    },
+}
+
+/// What came of an [`Effect`].
+#[derive(Debug)]
+pub enum Answer {
+    /// The body is in [`Exchange::body`].
+    Body(Result<(), BodyError>),
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    TooLarge,
+    /// The client broke off or sent malformed framing.
+    Broken,
+    Timeout,
+}
+
+/// One policy, compiled from one plugin entry.
+pub trait Policy: Sized + Send + Sync + 'static {
+    const PLUGIN: &'static Descriptor;
+
+    /// Makes the policy from its checked config, or reports why it cannot.
+    fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self>;
+
+    /// The request's turn.
+    fn request(&self, x: &mut Exchange) -> Flow;
+
+    /// The turn goes on with what was waited for.
+    fn resume(&self, _x: &mut Exchange, _answer: Answer) -> Flow {
+        Flow::Next
+    }
+
+    /// The response head's turn; also for answers of the gateway itself.
+    fn response(&self, _x: &mut Exchange) {}
+
+    /// Whether this response's body must be held and handed to [`Policy::response_body`].
+    fn wants_response_body(&self, _x: &Exchange) -> bool {
+        false
+    }
+
+    /// Replaces the response body. Runs after [`Policy::response`].
+    fn response_body(&self, _x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
+        body
+    }
+
+    /// Names of request headers that this configured policy sets, so clients never may.
+    fn sets_headers(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What a policy may see while it is compiled.
+pub struct Cx<'a> {
+    pub model: &'a Model,
+    /// The entry that is being compiled.
+    pub plugin: &'a Plugin,
+    /// Ids of what the plugin is attached to, for counters that belong to that scope.
+    pub route_id: Option<&'a str>,
+    pub service_id: Option<&'a str>,
+    pub consumer_id: Option<&'a str>,
+    /// State that outlives a snapshot: counters, caches.
+    pub shared: &'a Arc<Shared>,
+    pub diags: &'a mut Diags,
+}
+
+impl Cx<'_> {
+    /// Reports a finding about the config.
+    pub fn report(&mut self, code: &'static Code, span: Span, message: impl Into<String>) {
+        self.diags.push(Diagnostic::new(code, span, message));
+    }
+}

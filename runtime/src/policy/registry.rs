@@ -1,0 +1,97 @@
+//! The one list of policies. Dispatch, schema, documentation and `gw validate` all come from it.
+
+use super::{Answer, Cx, Descriptor, Flow, Policy};
+use crate::exchange::Exchange;
+use crate::model::schema::Record;
+
+macro_rules! policies {
+    ($($variant:ident($($path:tt)*);)*) => {
+        /// A compiled policy of any kind.
+        pub enum Step {
+            $(
+                #[doc = concat!("See `", stringify!($($path)*), "`.")]
+                $variant(Box<super::$($path)*>),
+            )*
+        }
+
+        /// Every policy that gw can run.
+        pub static REGISTRY: &[&Descriptor] = &[$(<super::$($path)* as Policy>::PLUGIN),*];
+
+        impl Step {
+            /// Compiles the policy called `name`; `None` if it reported errors or there is no such policy.
+            pub fn compile(name: &str, config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
+                $(
+                    if name == <super::$($path)* as Policy>::PLUGIN.name {
+                        return <super::$($path)* as Policy>::compile(config, cx).map(|p| Self::$variant(Box::new(p)));
+                    }
+                )*
+                None
+            }
+
+            /// What kind of policy this is.
+            pub fn plugin(&self) -> &'static Descriptor {
+                match self { $(Self::$variant(_) => <super::$($path)* as Policy>::PLUGIN,)* }
+            }
+
+            /// See [`Policy::request`].
+            #[inline]
+            pub fn request(&self, x: &mut Exchange) -> Flow {
+                match self { $(Self::$variant(p) => p.request(x),)* }
+            }
+
+            /// See [`Policy::resume`].
+            pub fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
+                match self { $(Self::$variant(p) => p.resume(x, answer),)* }
+            }
+
+            /// See [`Policy::response`].
+            #[inline]
+            pub fn response(&self, x: &mut Exchange) {
+                match self { $(Self::$variant(p) => p.response(x),)* }
+            }
+
+            /// See [`Policy::wants_response_body`].
+            pub fn wants_response_body(&self, x: &Exchange) -> bool {
+                match self { $(Self::$variant(p) => p.wants_response_body(x),)* }
+            }
+
+            /// See [`Policy::response_body`].
+            pub fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
+                match self { $(Self::$variant(p) => p.response_body(x, body),)* }
+            }
+
+            /// See [`Policy::sets_headers`].
+            pub fn sets_headers(&self) -> Vec<String> {
+                match self { $(Self::$variant(p) => p.sets_headers(),)* }
+            }
+        }
+    };
+}
+
+policies! {
+    CorrelationId(correlation_id::CorrelationId);
+}
+
+/// The descriptor of a policy, if gw can run it.
+pub fn find(name: &str) -> Option<&'static Descriptor> {
+    REGISTRY.iter().copied().find(|d| d.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::order;
+
+    #[test]
+    fn every_policy_has_its_place_in_the_order_and_a_documentation() {
+        for d in REGISTRY {
+            assert!(order::position(d.name).is_some(), "{} is not in ORDER", d.name);
+            for heading in ["## What it does", "## Why", "## Example", "## Behaviour"] {
+                assert!(d.doc.contains(heading), "{}: no `{heading}`", d.name);
+            }
+            for f in d.fields {
+                assert!(!f.doc.is_empty(), "{}.{} has no doc", d.name, f.name);
+            }
+        }
+    }
+}

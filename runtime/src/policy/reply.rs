@@ -1,0 +1,190 @@
+//! Answers of the gateway itself, in the shapes that Kong gives them.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use crate::exchange::RequestId;
+use crate::message::{FieldName, Fields, RequestHead, names};
+
+/// An answer that does not come from an upstream.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    pub status: u16,
+    /// No body and no type if `None`.
+    pub content_type: Option<Cow<'static, str>>,
+    pub body: Bytes,
+    /// Further fields.
+    pub fields: Vec<(FieldName, String)>,
+    /// The connection must not be used for another request.
+    pub close: bool,
+}
+
+/// What JSON answers are labelled with.
+pub const JSON: &str = "application/json; charset=utf-8";
+
+impl Reply {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// An answer with a body.
+    pub fn with_body(
+        status: u16,
+        content_type: impl Into<Cow<'static, str>>,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self { status, content_type: Some(content_type.into()), body: body.into(), ..Self::default() }
+    }
+
+    /// `{"message":"..."}` and nothing else: Kong's `kong.response.exit(status, {message})`.
+    pub fn exit(status: u16, message: &str) -> Self {
+        Self::with_body(status, JSON, format!("{{\"message\":{}}}", json_string(message)))
+    }
+
+    /// Kong's `kong.response.error`: the shape follows `Accept` and names the request.
+    pub fn error(request: &RequestHead, id: RequestId, status: u16, message: &str) -> Self {
+        Self::shaped(negotiate(request, Shape::Json), id, status, message)
+    }
+
+    /// An error that nginx itself makes under Kong: without `Accept` the request's content type decides, then plain
+    /// text.
+    pub fn gateway_error(request: &RequestHead, id: RequestId, status: u16, message: &str) -> Self {
+        let by_type =
+            request.fields.text(&names::CONTENT_TYPE).and_then(Shape::of_type).unwrap_or(Shape::Plain);
+        Self::shaped(negotiate(request, by_type), id, status, message)
+    }
+
+    fn shaped(shape: Shape, id: RequestId, status: u16, message: &str) -> Self {
+        let (content_type, body) = match shape {
+            Shape::Json => {
+                (JSON, format!("{{\n  \"message\":{},\n  \"request_id\":\"{id}\"\n}}", json_string(message)))
+            }
+            Shape::Plain => ("text/plain; charset=utf-8", format!("{message}\nrequest_id: {id}\n")),
+            Shape::Html => (
+                "text/html; charset=utf-8",
+                format!(
+                    "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    <title>Error</title>\n  </head>\n  \
+                     <body>\n    <h1>Error</h1>\n    <p>{}.</p>\n    <p>request_id: {id}</p>\n  </body>\n</html>\n",
+                    escape(message)
+                ),
+            ),
+            Shape::Xml => (
+                "application/xml; charset=utf-8",
+                format!(
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  <message>{}</message>\n  \
+                     <requestid>{id}</requestid>\n</error>\n",
+                    escape(message)
+                ),
+            ),
+        };
+        Self::with_body(status, content_type, body)
+    }
+
+    /// The same answer with one more field.
+    #[must_use]
+    pub fn field(mut self, name: FieldName, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// The same answer, after which the connection ends.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// Writes status-independent fields: type and extras. Length and connection are the codec's.
+    pub fn write_fields(&self, fields: &mut Fields) {
+        if let Some(t) = &self.content_type {
+            fields.append(&names::CONTENT_TYPE, t.as_bytes());
+        }
+        for (name, value) in &self.fields {
+            fields.append(name, value);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    Json,
+    Html,
+    Plain,
+    Xml,
+}
+
+impl Shape {
+    fn of_type(media: &str) -> Option<Self> {
+        match media.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+            "application/json" | "application/*" => Some(Self::Json),
+            "text/html" => Some(Self::Html),
+            "text/plain" | "text/*" => Some(Self::Plain),
+            "application/xml" => Some(Self::Xml),
+            _ => None,
+        }
+    }
+}
+
+/// The shape that `Accept` prefers; `absent` where there is none.
+fn negotiate(request: &RequestHead, absent: Shape) -> Shape {
+    let Some(accept) = request.fields.text(&names::ACCEPT) else { return absent };
+    let mut best = (Shape::Json, 0.0_f32);
+    for range in accept.split(',') {
+        let q = range.split(';').find_map(|p| p.trim().strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+        let shape = Shape::of_type(range).unwrap_or(Shape::Json);
+        if q > best.1 {
+            best = (shape, q);
+        }
+    }
+    best.0
+}
+
+/// Text as a JSON string, quotes included.
+pub fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '"' => {
+                let _ = write!(out, "&#{};", c as u32);
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(accept: Option<&str>) -> String {
+        let mut head = RequestHead::default();
+        if let Some(a) = accept {
+            head.fields.push(b"Accept", a.as_bytes());
+        }
+        Reply::error(&head, RequestId(1), 404, "no").content_type.unwrap_or_default().into_owned()
+    }
+
+    #[test]
+    fn the_shape_of_an_error_follows_accept() {
+        for (accept, want) in [
+            (None, JSON),
+            (Some("*/*"), JSON),
+            (Some("text/html"), "text/html; charset=utf-8"),
+            (Some("text/*;q=0.5, application/xml"), "application/xml; charset=utf-8"),
+            (Some("image/png"), JSON),
+        ] {
+            assert_eq!(shape(accept), want, "{accept:?}");
+        }
+        let plain = Reply::gateway_error(&RequestHead::default(), RequestId(1), 502, "no");
+        assert_eq!(plain.content_type.as_deref(), Some("text/plain; charset=utf-8"));
+        assert_eq!(plain.body, format!("no\nrequest_id: {:032x}\n", 1));
+    }
+}

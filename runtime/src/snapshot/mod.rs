@@ -1,0 +1,154 @@
+//! The compiled config: immutable, ids into boxed slices, shared by all workers.
+
+pub mod shared;
+
+use ahash::AHashMap;
+
+use crate::model::Gateway;
+use crate::policy::Step;
+
+macro_rules! ids {
+    ($($name:ident)*) => { $(
+        #[doc = concat!("An index into the snapshot, for a ", stringify!($name), ".")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+    )* };
+}
+ids! { RouteId ServiceId ConsumerId ChainId ClassId UpstreamId }
+
+/// Everything a worker needs to serve.
+#[derive(Default)]
+pub struct Snapshot {
+    /// Counts up with every published snapshot of the process.
+    pub generation: u64,
+    pub gateway: Gateway,
+    pub router: crate::route::Router,
+    pub routes: Box<[Route]>,
+    pub services: Box<[Service]>,
+    pub consumers: Box<[Consumer]>,
+    pub credentials: Credentials,
+    /// Compiled policies, shared by chains.
+    pub steps: Box<[Step]>,
+    pub chains: Box<[Chain]>,
+    /// The chain of requests that match no route (global plugins).
+    pub no_route_chain: Option<ChainId>,
+    /// Lower-case request headers that are removed from every client request, `-` written for `_` and `.`.
+    pub stripped_headers: Box<[String]>,
+    pub upstreams: Box<[crate::upstream::balance::UpstreamConfig]>,
+    pub certificates: Box<[Certificate]>,
+}
+
+/// The policies of a route for one class of consumers, in order.
+#[derive(Default, Clone, PartialEq, Eq, Hash)]
+pub struct Chain {
+    /// Position in [`crate::policy::order::ORDER`] and index into [`Snapshot::steps`].
+    pub steps: Box<[(u16, u32)]>,
+}
+
+/// A route, without what the router has compiled away.
+pub struct Route {
+    pub id: String,
+    pub name: Option<String>,
+    pub service: Option<ServiceId>,
+    /// Accepts plain http, or only https (see `https_redirect_status_code`).
+    pub protocols: Protocols,
+    pub https_redirect_status_code: u16,
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    pub path_handling_v1: bool,
+    pub request_buffering: bool,
+    pub response_buffering: bool,
+    /// The chain before anyone is identified, and for consumers without plugins of their own.
+    pub chain: ChainId,
+    /// Other chains, by the consumer's class.
+    pub class_chains: Vec<(ClassId, ChainId)>,
+}
+
+/// The protocols of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocols {
+    pub http: bool,
+    pub https: bool,
+    pub grpc: bool,
+    pub grpcs: bool,
+}
+
+/// A service: where requests go.
+pub struct Service {
+    pub id: String,
+    pub name: Option<String>,
+    pub scheme: Scheme,
+    pub host: String,
+    pub port: u16,
+    /// `/` if the config gives none.
+    pub path: String,
+    pub retries: u16,
+    pub connect_timeout: std::time::Duration,
+    pub write_timeout: std::time::Duration,
+    pub read_timeout: std::time::Duration,
+    /// The upstream of that name, which then stands for the host.
+    pub upstream: Option<UpstreamId>,
+    pub tls_verify: bool,
+    pub ca_certificates: Vec<String>,
+    /// PEM of certificate chain and key to show to the upstream.
+    pub client_certificate: Option<(String, String)>,
+}
+
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+}
+
+/// A consumer.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    pub id: String,
+    pub username: Option<String>,
+    pub custom_id: Option<String>,
+    /// Groups of its acls.
+    pub acl_groups: Vec<String>,
+    pub class: Option<ClassId>,
+}
+
+/// Every credential, by what a client shows.
+#[derive(Default)]
+pub struct Credentials {
+    /// By `key`.
+    pub jwt: AHashMap<String, Credential<crate::token::verify::Key>>,
+    /// By SHA-256 of the key.
+    pub key_auth: AHashMap<[u8; 32], Credential<()>>,
+    /// By username; several consumers may have one of the same name only by mistake.
+    pub basic_auth: AHashMap<String, Credential<BasicSecret>>,
+    /// By username; the secret is prepared.
+    pub hmac_auth: AHashMap<String, Credential<Vec<u8>>>,
+}
+
+/// SHA-1 of password and consumer id, as Kong stores it.
+#[derive(Clone)]
+pub struct BasicSecret(pub [u8; 20]);
+
+/// A credential and its owner.
+pub struct Credential<T> {
+    pub id: String,
+    pub consumer: ConsumerId,
+    pub data: T,
+}
+
+/// A server certificate with the names it is served for.
+pub struct Certificate {
+    pub snis: Vec<String>,
+    /// PEM pairs: the certificate and, where given, the alternative of the other key type.
+    pub pairs: Vec<(String, String)>,
+}
+
+impl Snapshot {
+    /// The consumer with this username or id.
+    pub fn consumer_by_name(&self, name: &str) -> Option<ConsumerId> {
+        let is = |c: &Consumer| c.username.as_deref() == Some(name) || c.id == name;
+        self.consumers.iter().position(is).map(|i| ConsumerId(i as u32))
+    }
+}

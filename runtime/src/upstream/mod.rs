@@ -1,0 +1,3 @@
+//! Upstreams: which target, over which connection.
+
+pub mod balance;
