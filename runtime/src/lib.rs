@@ -4,9 +4,12 @@
 //! ([`check`], [`lint`]) and compiled ([`compile`]) into an immutable [`snapshot`], which the workers
 //! ([`worker`]) serve. `docs/architecture.md` draws the whole.
 
+pub mod check;
 pub mod clock;
 pub mod diag;
+pub mod env;
 pub mod exchange;
+pub mod front;
 pub mod message;
 pub mod model;
 pub mod policy;
@@ -15,3 +18,4 @@ pub mod snapshot;
 pub mod source;
 pub mod token;
 pub mod upstream;
+pub mod yaml;

@@ -7,7 +7,9 @@ pub mod gateway;
 pub mod schema;
 
 pub use gateway::Gateway;
-use schema::Record;
+use std::collections::HashMap;
+
+use schema::{Record, Val};
 
 use crate::source::{Span, Spanned};
 
@@ -27,6 +29,17 @@ pub struct Model {
     pub ca_certificates: Vec<CaCertificate>,
     pub snis: Vec<Sni>,
     pub credentials: Vec<Credential>,
+    /// `tests:`, as written.
+    pub tests: Option<Spanned<Val>>,
+    /// Where values of the environment stand, and what to show instead of them (`${NAME}`).
+    pub masked: HashMap<Span, String>,
+}
+
+impl Model {
+    /// A text as a diagnostic may show it: never the value of an environment variable.
+    pub fn shown<'a>(&'a self, text: &'a Spanned<String>) -> &'a str {
+        self.masked.get(&text.span).map_or(text.value.as_str(), String::as_str)
+    }
 }
 
 /// A reference to another entity by name or id, as written, or the index of the parent it is nested in.
@@ -48,6 +61,8 @@ pub struct Service {
     pub protocol: Spanned<String>,
     pub host: Spanned<String>,
     pub port: u16,
+    /// Whether the file says the port, by itself or in `url`.
+    pub port_given: bool,
     pub path: Option<Spanned<String>>,
     pub retries: u16,
     /// Milliseconds, as the two below.

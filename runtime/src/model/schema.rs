@@ -47,6 +47,8 @@ pub enum Kind {
     Map(&'static Kind),
     /// A nested record.
     Record(&'static [Field]),
+    /// The name or id of an entry of this top-level list, as text.
+    Ref(&'static str),
     /// Anything at all.
     Any,
 }

