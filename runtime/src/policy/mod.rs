@@ -5,6 +5,7 @@
 //! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
 
 pub mod correlation_id;
+pub mod identity;
 pub mod order;
 pub mod registry;
 pub mod reply;

@@ -1,5 +1,190 @@
-//! Verifying a token.
+//! Verifying a signature with a key that was prepared at load.
 
-/// A key that verifies tokens of one algorithm, prepared at load.
-#[derive(Clone, Debug, Default)]
-pub struct Key {}
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::{hmac, rand};
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rustls_pki_types::CertificateDer;
+
+use super::{Algorithm, pem};
+use crate::model::schema::Record;
+
+/// A key that verifies tokens of one algorithm, whatever a token says of itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Key {
+    algorithm: Algorithm,
+    material: Arc<Material>,
+}
+
+enum Material {
+    /// The secret as written, and what it says when read as base64url.
+    Hmac { plain: hmac::Key, decoded: Option<hmac::Key> },
+    Public(ParsedPublicKey),
+    /// The credential has no key for its algorithm: every token is refused.
+    Absent,
+}
+
+/// How a shared secret is written in the config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SecretForm {
+    /// Its bytes are the key.
+    #[default]
+    Plain,
+    /// It is the base64url of the key.
+    Base64,
+}
+
+/// Why a signature was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no key, or the secret is not base64 although it should be.
+    NoKey,
+    /// The signature does not belong to key and message.
+    BadSignature,
+}
+
+impl Key {
+    /// A key from a secret's bytes.
+    pub fn hmac(algorithm: Algorithm, secret: &[u8]) -> Self {
+        let digest = hmac_of(algorithm);
+        let decoded = decode_secret(secret).map(|bytes| hmac::Key::new(digest, &bytes));
+        let material = Material::Hmac { plain: hmac::Key::new(digest, secret), decoded };
+        Self { algorithm, material: Arc::new(material) }
+    }
+
+    /// A key from PEM: `PUBLIC KEY`, `RSA PUBLIC KEY` or `CERTIFICATE`.
+    pub fn public_pem(algorithm: Algorithm, text: &str) -> Result<Self, String> {
+        let blocks = pem::blocks(text)?;
+        let block = blocks
+            .iter()
+            .find(|b| matches!(b.label.as_str(), "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE"));
+        let Some(block) = block else {
+            let label = &blocks[0].label;
+            return Err(if label.contains("PRIVATE KEY") {
+                format!("this is a private key (`{label}`); give the public key that belongs to it")
+            } else {
+                format!("`{label}` is neither `PUBLIC KEY`, `RSA PUBLIC KEY` nor `CERTIFICATE`")
+            });
+        };
+        if block.label == "CERTIFICATE" {
+            let der = CertificateDer::from(block.der.as_slice());
+            let certificate = rustls::server::ParsedCertificate::try_from(&der)
+                .map_err(|e| format!("the certificate cannot be read: {e}"))?;
+            return Self::public_der(algorithm, &certificate.subject_public_key_info());
+        }
+        Self::public_der(algorithm, &block.der)
+    }
+
+    /// A key from SubjectPublicKeyInfo or PKCS#1 DER, or an Ed25519 key's 32 bytes.
+    pub fn public_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, String> {
+        let Some(verifier) = public_algorithm(algorithm) else {
+            return Err(format!("{algorithm} takes a shared secret, not a public key"));
+        };
+        let key = ParsedPublicKey::new(verifier, der)
+            .map_err(|_| format!("this is not {}, which {algorithm} takes", algorithm.key_kind()))?;
+        Ok(Self { algorithm, material: Arc::new(Material::Public(key)) })
+    }
+
+    /// The key of a `jwt_secrets` entry.
+    pub fn from_credential(record: &Record) -> Result<Self, String> {
+        let name = record.str("algorithm").unwrap_or("HS256");
+        let algorithm = Algorithm::parse(name).ok_or_else(|| format!("`{name}` is no algorithm of gw"))?;
+        if algorithm.is_symmetric() {
+            return match record.str("secret") {
+                Some("") => Err("`secret` is empty, so that anyone could sign".into()),
+                Some(secret) => Ok(Self::hmac(algorithm, secret.as_bytes())),
+                None => Self::unknowable(algorithm),
+            };
+        }
+        match record.str("rsa_public_key") {
+            Some(text) => Self::public_pem(algorithm, text).map_err(|e| format!("`rsa_public_key`: {e}")),
+            None => Ok(Self { algorithm, material: Arc::new(Material::Absent) }),
+        }
+    }
+
+    /// A random secret that nobody learns: what Kong makes up where a config gives none.
+    fn unknowable(algorithm: Algorithm) -> Result<Self, String> {
+        let mut secret = [0; 32];
+        rand::fill(&mut secret).map_err(|_| "the system gives no random bytes".to_owned())?;
+        Ok(Self::hmac(algorithm, &secret))
+    }
+
+    /// The one algorithm that the key is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether the key can verify anything.
+    pub fn is_present(&self) -> bool {
+        !matches!(*self.material, Material::Absent)
+    }
+
+    /// Checks `signature` over `message` (`header.payload` as received). Takes the same time for every wrong HMAC.
+    pub fn verify(&self, form: SecretForm, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        let good = match (&*self.material, form) {
+            (Material::Hmac { plain, .. }, SecretForm::Plain) => {
+                hmac::verify(plain, message, signature).is_ok()
+            }
+            (Material::Hmac { decoded: Some(key), .. }, SecretForm::Base64) => {
+                hmac::verify(key, message, signature).is_ok()
+            }
+            (Material::Public(key), _) => key.verify_sig(message, signature).is_ok(),
+            (Material::Hmac { decoded: None, .. } | Material::Absent, _) => return Err(Refusal::NoKey),
+        };
+        if good { Ok(()) } else { Err(Refusal::BadSignature) }
+    }
+}
+
+impl std::fmt::Debug for Key {
+    /// Names the algorithm and nothing of the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a secret in base64url. The standard alphabet and missing or present padding are taken too, as Kong
+/// takes them.
+pub fn decode_secret(secret: &[u8]) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &URL_SAFE,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let url_safe: Vec<u8> = secret
+        .iter()
+        .map(|b| match b {
+            b'+' => b'-',
+            b'/' => b'_',
+            other => *other,
+        })
+        .collect();
+    LENIENT.decode(url_safe).ok().filter(|bytes| !bytes.is_empty())
+}
+
+fn hmac_of(algorithm: Algorithm) -> hmac::Algorithm {
+    match algorithm {
+        Algorithm::HS384 => hmac::HMAC_SHA384,
+        Algorithm::HS512 => hmac::HMAC_SHA512,
+        _ => hmac::HMAC_SHA256,
+    }
+}
+
+fn public_algorithm(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return None,
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::EdDSA => &signature::ED25519,
+    })
+}
