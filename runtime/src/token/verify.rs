@@ -21,7 +21,10 @@ pub struct Key {
 
 enum Material {
     /// The secret as written, and what it says when read as base64url.
-    Hmac { plain: hmac::Key, decoded: Option<hmac::Key> },
+    Hmac {
+        plain: hmac::Key,
+        decoded: Option<hmac::Key>,
+    },
     Public(ParsedPublicKey),
     /// The credential has no key for its algorithm: every token is refused.
     Absent,
