@@ -6,6 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 use super::{Flow, Reply};
 use crate::exchange::{Exchange, Identity};
 use crate::message::FieldName;
+use crate::model::schema::{Field, Record, STR};
 use crate::snapshot::{ConsumerId, Credential, Snapshot};
 
 /// Request headers in which upstreams are told the caller's identity; no client may send them.
@@ -20,6 +21,14 @@ pub const IDENTITY_HEADERS: &[&str] = &[
 /// [`IDENTITY_HEADERS`] as field names, in that order.
 static NAMES: LazyLock<[FieldName; 5]> =
     LazyLock::new(|| std::array::from_fn(|i| FieldName::new(IDENTITY_HEADERS[i])));
+
+/// The setting `anonymous`, which all authenticators share.
+pub const ANONYMOUS: Field = Field::new(
+    "anonymous",
+    STR,
+    "Username or id of the consumer that requests without valid credentials belong to. With it on every authenticator \
+     of a route any one of them is enough; without it each must succeed.",
+);
 
 /// Whether an earlier authenticator has accepted a credential. One with `anonymous` then has nothing to do: of
 /// several such authenticators any one is enough.
@@ -75,6 +84,11 @@ impl Anonymous {
         Self { name: name.into(), known: OnceLock::new() }
     }
 
+    /// The setting of a config; none where it is absent or empty.
+    pub fn of(config: &Record) -> Option<Self> {
+        config.str(ANONYMOUS.name).filter(|name| !name.is_empty()).map(Self::new)
+    }
+
     /// Lets the request go on as the anonymous consumer.
     pub fn apply(&self, x: &mut Exchange) -> Flow {
         let Some(consumer) = self.consumer(&x.snapshot) else {
@@ -89,5 +103,69 @@ impl Anonymous {
         let look_up = || snapshot.consumer_by_name(&self.name);
         let (generation, consumer) = *self.known.get_or_init(|| (snapshot.generation, look_up()));
         if generation == snapshot.generation { consumer } else { look_up() }
+    }
+}
+
+/// The end of an attempt that failed: `refusal`, or on as the anonymous consumer where there is one.
+pub fn reject(anonymous: Option<&Anonymous>, x: &mut Exchange, refusal: Reply) -> Flow {
+    match anonymous {
+        Some(anonymous) => anonymous.apply(x),
+        None => Flow::Reply(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::testing::{self, ALICE, ANON};
+
+    fn field(x: &Exchange, name: &str) -> Option<String> {
+        x.request.fields.text(&FieldName::new(name)).map(str::to_owned)
+    }
+
+    fn identity(consumer: u32, credential: Option<&str>) -> Identity {
+        let credential = credential.map(str::to_owned);
+        Identity { consumer: Some(ConsumerId(consumer)), credential, ..Identity::default() }
+    }
+
+    #[test]
+    fn identity_replaces_what_a_client_or_an_earlier_authenticator_said() {
+        let mut x = testing::exchange("GET /\nX-Consumer-Custom-ID: forged\nX-Anonymous-Consumer: true");
+        set_identity(&mut x, identity(1, Some("key-1")));
+        assert_eq!(field(&x, "X-Consumer-Username").as_deref(), Some("bob"));
+        assert_eq!(field(&x, "X-Consumer-Custom-ID"), None, "bob has none");
+        assert_eq!(field(&x, "X-Anonymous-Consumer"), None);
+        assert_eq!(field(&x, "X-Credential-Identifier").as_deref(), Some("key-1"));
+
+        set_identity(&mut x, identity(0, None));
+        assert_eq!(field(&x, "X-Consumer-ID").as_deref(), Some(ALICE));
+        assert_eq!(field(&x, "X-Credential-Identifier"), None);
+    }
+
+    #[test]
+    fn failures_are_refused_or_become_anonymous() {
+        for (config, want) in [
+            (json!({}), 401),
+            (json!({"anonymous": ""}), 401),
+            (json!({"anonymous": "anon"}), 200),
+            (json!({"anonymous": ANON}), 200),
+            (json!({"anonymous": "ghost"}), 500),
+        ] {
+            let anonymous = Anonymous::of(&testing::record(&[ANONYMOUS], &config));
+            let mut x = testing::exchange("GET /");
+            let status = match reject(anonymous.as_ref(), &mut x, Reply::exit(401, "no")) {
+                Flow::Next => 200,
+                Flow::Reply(reply) => reply.status,
+                Flow::Await(_) => 0,
+            };
+            assert_eq!(status, want, "{config}");
+            if want == 200 {
+                assert_eq!(field(&x, "X-Consumer-ID").as_deref(), Some(ANON));
+                assert_eq!(field(&x, "X-Anonymous-Consumer").as_deref(), Some("true"));
+                assert!(!is_authenticated(&x), "anonymous is nobody");
+            }
+        }
     }
 }

@@ -4,11 +4,16 @@
 //! and says what is next ([`Flow`]). What needs waiting is an [`Effect`], performed by one driver, which then calls
 //! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
 
+pub mod config;
 pub mod correlation_id;
 pub mod identity;
+pub mod ip_restriction;
 pub mod order;
 pub mod registry;
 pub mod reply;
+pub mod request_termination;
+#[cfg(test)]
+pub mod testing;
 pub mod unsupported;
 
 use std::sync::Arc;

@@ -70,6 +70,8 @@ macro_rules! policies {
 
 policies! {
     CorrelationId(correlation_id::CorrelationId);
+    IpRestriction(ip_restriction::IpRestriction);
+    RequestTermination(request_termination::RequestTermination);
 }
 
 /// The descriptor of a policy, if gw can run it.
