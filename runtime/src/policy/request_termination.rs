@@ -56,7 +56,10 @@ answers with the request itself as JSON.
 
 enum Body {
     Message(String),
-    Raw { content_type: Option<String>, body: String },
+    Raw {
+        content_type: Option<String>,
+        body: String,
+    },
     /// What the status itself calls for.
     Usual,
 }
@@ -78,7 +81,8 @@ impl Policy for RequestTermination {
             let message = "message cannot be used with content_type or body";
             conflict |= cx.conflict(config, "message", other, message);
             if config.bool("echo") {
-                conflict |= cx.conflict(config, "echo", other, "echo cannot be used with content_type and body");
+                conflict |=
+                    cx.conflict(config, "echo", other, "echo cannot be used with content_type and body");
             }
         }
         if config.str("content_type").is_some() && config.str("body").is_none() {
@@ -94,7 +98,9 @@ impl Policy for RequestTermination {
             status: config.int("status_code").and_then(|n| u16::try_from(n).ok())?,
             body: match (owned("message"), owned("body")) {
                 (Some(message), _) => Body::Message(message),
-                (None, Some(body)) => Body::Raw { content_type: owned("content_type").map(with_charset), body },
+                (None, Some(body)) => {
+                    Body::Raw { content_type: owned("content_type").map(with_charset), body }
+                }
                 (None, None) => Body::Usual,
             },
             echo: config.bool("echo"),
@@ -139,7 +145,11 @@ impl RequestTermination {
 
 /// Kong's nginx names a charset for the types that nginx lists.
 fn with_charset(content_type: String) -> String {
-    if content_type.eq_ignore_ascii_case("text/html") { content_type + "; charset=UTF-8" } else { content_type }
+    if content_type.eq_ignore_ascii_case("text/html") {
+        content_type + "; charset=UTF-8"
+    } else {
+        content_type
+    }
 }
 
 /// The messages of a termination that says nothing itself.
@@ -295,14 +305,30 @@ mod tests {
     #[test]
     fn a_termination_answers_what_it_says() {
         let get = "GET /request";
-        check::<P>(json!({}), get, "503\nbody {\"message\":\"Service unavailable\"}\n< Content-Type: application/json; charset=utf-8");
+        check::<P>(
+            json!({}),
+            get,
+            "503\nbody {\"message\":\"Service unavailable\"}\n< Content-Type: application/json; charset=utf-8",
+        );
         check::<P>(json!({"status_code": 502}), get, "502\nbody {\"message\":\"Bad Gateway\"}");
         check::<P>(json!({"status_code": 418}), get, "418\nresponse\n< Content-Type:");
-        check::<P>(json!({"status_code": 200, "message": "ok \"then\""}), get, "200\nresponse {\"message\":\"ok \\\"then\\\"\"}");
+        check::<P>(
+            json!({"status_code": 200, "message": "ok \"then\""}),
+            get,
+            "200\nresponse {\"message\":\"ok \\\"then\\\"\"}",
+        );
         check::<P>(json!({"body": "<p>"}), get, "503\nresponse <p>\n< Content-Type:");
-        check::<P>(json!({"body": "<p>", "content_type": "text/html"}), get, "503\nresponse <p>\n< Content-Type: text/html; charset=UTF-8");
+        check::<P>(
+            json!({"body": "<p>", "content_type": "text/html"}),
+            get,
+            "503\nresponse <p>\n< Content-Type: text/html; charset=UTF-8",
+        );
         check::<P>(json!({"status_code": 403}), get, "403\nbody <h1>403 Forbidden</h1>");
-        check::<P>(json!({"status_code": 413}), "GET /\nAccept: application/json", "413\nbody \"message\":\"Payload too large\"");
+        check::<P>(
+            json!({"status_code": 413}),
+            "GET /\nAccept: application/json",
+            "413\nbody \"message\":\"Payload too large\"",
+        );
     }
 
     #[test]

@@ -272,7 +272,8 @@ pub fn check_proxied<P: Policy>(config: Value, request_text: &str, upstream: &st
     };
     let proxied = turn == "next";
     for (i, line) in want.lines().map(str::trim).filter(|l| !l.is_empty()).enumerate() {
-        let what = format!("config {config}\nrequest {request_text}\nexpected `{line}`; answer {turn} {body}");
+        let what =
+            format!("config {config}\nrequest {request_text}\nexpected `{line}`; answer {turn} {body}");
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         match key {
             _ if i == 0 => assert_eq!(turn, line, "{what}"),
