@@ -8,6 +8,7 @@ pub mod config;
 pub mod correlation_id;
 pub mod identity;
 pub mod ip_restriction;
+pub mod jwt;
 pub mod order;
 pub mod registry;
 pub mod reply;

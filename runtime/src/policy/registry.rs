@@ -72,6 +72,7 @@ policies! {
     CorrelationId(correlation_id::CorrelationId);
     IpRestriction(ip_restriction::IpRestriction);
     RequestTermination(request_termination::RequestTermination);
+    Jwt(jwt::Jwt);
 }
 
 /// The descriptor of a policy, if gw can run it.

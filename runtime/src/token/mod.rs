@@ -1,7 +1,13 @@
 //! JSON Web Tokens: claims, keys, signing and verifying. `gw token` and the `jwt` policy share every line of it.
 
 pub mod algorithm;
+pub mod claims;
+pub mod json;
+pub mod parse;
 pub mod pem;
+pub mod sign;
 pub mod verify;
 
 pub use algorithm::Algorithm;
+pub use parse::{MAX_TOKEN, ParseError, Token, parse};
+pub use verify::{Key, Refusal, SecretForm};

@@ -1,0 +1,349 @@
+//! `jwt`: callers prove who they are with a signed token.
+
+mod cache;
+mod extract;
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use self::cache::Scope;
+use self::extract::{Found, Places};
+use super::identity::{self, ANONYMOUS, Anonymous, IDENTITY_HEADERS};
+use super::reply::{JSON, json_string};
+use super::{Cx, Descriptor, Flow, Policy, Reply};
+use crate::diag::{Diagnostic, codes};
+use crate::exchange::{Exchange, Identity};
+use crate::message::{FieldName, names};
+use crate::model::schema::{Field, HEADER, Kind, Record, STR, Val};
+use crate::token::claims::{self, Times};
+use crate::token::{self, Refusal, SecretForm};
+
+static PLUGIN: Descriptor = Descriptor {
+    name: "jwt",
+    summary: "let in callers with a token that one of the config's consumers has signed",
+    doc: "\
+## What it does
+Takes a JSON Web Token from the request, finds the `jwt_secrets` credential that the token names, checks algorithm,
+signature and times, and makes the credential's consumer the caller.
+
+## Why
+Services behind the gateway no longer check tokens, and every later policy knows who calls.
+
+## Example
+```yaml
+plugins:
+  - name: jwt
+    config: { claims_to_verify: [exp], key_claim_name: iss }
+consumers:
+  - username: alice
+    jwt_secrets: [{ key: alice, algorithm: HS256, secret: \"${ALICE_SECRET}\" }]
+```
+`gw token mint --config FILE --consumer alice` prints a token that this lets in.
+
+## Behaviour
+Looks into query, cookies and headers; equal tokens in several places are one. The credential is the one whose `key`
+equals the claim `key_claim_name`, else the header parameter of that name. Its algorithm must be the token's.
+
+Refuses with 401, `WWW-Authenticate: Bearer` and a JSON body: no token `Unauthorized`; tokens that differ `Multiple
+tokens provided`; undecodable `Bad token; ...`; `No mandatory 'iss' in claims`; `Invalid 'iss' in claims`; `No
+credentials found for given 'iss'`; `Invalid algorithm`; `Invalid key/secret`; `Invalid signature`; times
+`{\"exp\":\"token expired\"}`, `{\"nbf\":\"token not valid yet\"}`, `must be a number`, `exceeds maximum allowed expiration`.
+Except for the first, `WWW-Authenticate` says `error=\"invalid_token\"`.
+
+With `anonymous` nobody is refused: the request goes on as that consumer (500 if there is none of that name), and
+not at all is asked where an earlier authenticator already knows the caller.
+
+Tells the upstream `X-Consumer-ID`, `X-Consumer-Username`, `X-Consumer-Custom-ID`, `X-Credential-Identifier` (the
+credential's key), `X-Anonymous-Consumer`, and the headers of `claims_to_headers`. The token is forwarded.
+
+Expiry is looked at only where `claims_to_verify` has `exp` or `maximum_expiration` is set.
+
+Stricter than Kong: base64url must be canonical, JSON names must be unique and nest at most 32 deep, `crit` is refused,
+RSA keys have at least 2048 bits, and what makes Kong answer 500 is a 401.
+",
+    fields: &[
+        Field::new("uri_param_names", Kind::Set(&STR), "Query arguments that may hold the token.")
+            .default("[\"jwt\"]"),
+        Field::new("cookie_names", Kind::Set(&STR), "Cookies that may hold the token.").default("[]"),
+        Field::new(
+            "header_names",
+            Kind::Set(&HEADER),
+            "Request headers that may hold the token, after the word `Bearer`.",
+        )
+        .default("[\"authorization\"]"),
+        Field::new(
+            "key_claim_name",
+            STR,
+            "The claim (or header parameter) that holds the credential's `key`.",
+        )
+        .default("\"iss\""),
+        Field::new(
+            "secret_is_base64",
+            Kind::Bool,
+            "Whether the secrets of HS256, HS384 and HS512 credentials are base64url of the real secret.",
+        )
+        .default("false"),
+        Field::new(
+            "claims_to_verify",
+            Kind::Set(&Kind::Enum(&["exp", "nbf"])),
+            "The times that a token must have and keep. Without `exp`, tokens never expire.",
+        ),
+        ANONYMOUS,
+        Field::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests need a token too.")
+            .default("true"),
+        Field::new(
+            "maximum_expiration",
+            Kind::Num { min: 0.0, max: 31_536_000.0 },
+            "The most seconds that `exp` may lie ahead; 0 for no bound.",
+        )
+        .default("0"),
+        Field::new("realm", STR, "What `WWW-Authenticate` names as the realm."),
+        Field::new(
+            "claims_to_headers",
+            Kind::Map(&HEADER),
+            "Claims to hand to the upstream: claim name (dots descend into objects) to request header. Texts, \
+             numbers and truth values are handed on; clients cannot send these headers.",
+        )
+        .extension(),
+        Field::new(
+            "max_token_size",
+            Kind::Int { min: 64, max: 65_536 },
+            "The longest token that is looked at, in bytes.",
+        )
+        .default("8192")
+        .extension(),
+    ],
+    consumer_scope: false,
+    extension: false,
+    identity_headers: IDENTITY_HEADERS,
+};
+
+/// See the module.
+pub struct Jwt {
+    /// Sets this policy's entries in the workers' caches apart.
+    id: u64,
+    places: Places,
+    key_claim: String,
+    secret_form: SecretForm,
+    verify_exp: bool,
+    verify_nbf: bool,
+    /// Seconds.
+    maximum_expiration: Option<f64>,
+    anonymous: Option<Anonymous>,
+    run_on_preflight: bool,
+    /// `WWW-Authenticate` where no token came, and where a bad one did.
+    challenge: String,
+    challenge_invalid: String,
+    claims_to_headers: Vec<(String, FieldName)>,
+    max_token_size: usize,
+}
+
+/// What a good signature established.
+#[derive(Debug, Default)]
+struct Verified {
+    identity: Identity,
+    times: Times,
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, PartialEq, Eq)]
+enum Denial {
+    NoToken,
+    /// Kong's `message`.
+    Message(String),
+    /// Claims and what is wrong with each.
+    Claims(Vec<(&'static str, &'static str)>),
+}
+
+impl Policy for Jwt {
+    const PLUGIN: &'static Descriptor = &PLUGIN;
+
+    fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
+        let texts = |name| config.strings(name).into_iter().map(|s| s.value).collect::<Vec<_>>();
+        let to_verify = texts("claims_to_verify");
+        let maximum_expiration = config.num("maximum_expiration").filter(|n| *n > 0.0);
+        if maximum_expiration.is_some()
+            && config.get("claims_to_verify").is_some()
+            && !to_verify.iter().any(|c| c == "exp")
+        {
+            cx.diags.push(needs_exp(config));
+            return None;
+        }
+        let realm = config.str("realm").map(|r| r.replace('\\', "\\\\").replace('"', "\\\""));
+        Some(Self {
+            id: next_id(),
+            places: Places {
+                query: texts("uri_param_names"),
+                cookies: texts("cookie_names"),
+                headers: texts("header_names").iter().map(|n| FieldName::new(n)).collect(),
+            },
+            key_claim: config.str("key_claim_name").unwrap_or("iss").to_owned(),
+            secret_form: if config.bool("secret_is_base64") { SecretForm::Base64 } else { SecretForm::Plain },
+            verify_exp: to_verify.iter().any(|c| c == "exp"),
+            verify_nbf: to_verify.iter().any(|c| c == "nbf"),
+            maximum_expiration,
+            anonymous: Anonymous::of(config),
+            run_on_preflight: config.bool_opt("run_on_preflight").unwrap_or(true),
+            challenge: match &realm {
+                Some(realm) => format!("Bearer realm=\"{realm}\""),
+                None => "Bearer".to_owned(),
+            },
+            challenge_invalid: match &realm {
+                Some(realm) => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+                None => "Bearer error=\"invalid_token\"".to_owned(),
+            },
+            claims_to_headers: config.map("claims_to_headers").iter().filter_map(claim_header).collect(),
+            max_token_size: config.int("max_token_size").map_or(token::MAX_TOKEN, |n| n as usize),
+        })
+    }
+
+    fn request(&self, x: &mut Exchange) -> Flow {
+        if !self.run_on_preflight && x.request.method == "OPTIONS" {
+            return Flow::Next;
+        }
+        if self.anonymous.is_some() && identity::is_authenticated(x) {
+            return Flow::Next;
+        }
+        match (self.authenticate(x), &self.anonymous) {
+            (Ok(verified), _) => {
+                self.set_claim_headers(x, verified.identity.claims.as_deref());
+                identity::set_identity(x, verified.identity.clone());
+                Flow::Next
+            }
+            (Err(_), Some(anonymous)) => {
+                self.set_claim_headers(x, None);
+                anonymous.apply(x)
+            }
+            (Err(denial), None) => Flow::Reply(self.refuse(&denial)),
+        }
+    }
+
+    fn sets_headers(&self) -> Vec<String> {
+        self.claims_to_headers.iter().map(|(_, name)| name.as_str().to_owned()).collect()
+    }
+}
+
+impl Jwt {
+    fn authenticate(&self, x: &Exchange) -> Result<Rc<Verified>, Denial> {
+        let token = match self.places.search(&x.request) {
+            Found::One(token) => token,
+            Found::Nothing => return Err(Denial::NoToken),
+            Found::Unrecognizable => return Err(Denial::Message("Unrecognizable token".into())),
+            Found::Several => return Err(Denial::Message("Multiple tokens provided".into())),
+        };
+        let scope = Scope { policy: self.id, snapshot: x.snapshot.generation };
+        let verified = match cache::with(|c| c.get(scope, &token)) {
+            Some(verified) => verified,
+            None => {
+                let verified = Rc::new(self.verify(x, &token)?);
+                cache::with(|c| c.put(scope, &token, Rc::clone(&verified)));
+                verified
+            }
+        };
+        self.check_times(&verified.times, x.now.unix_ms / 1000)?;
+        Ok(verified)
+    }
+
+    /// Everything about a token that does not depend on the time. The order of the checks is Kong's.
+    fn verify(&self, x: &Exchange, token: &[u8]) -> Result<Verified, Denial> {
+        let message = |text: String| Err(Denial::Message(text));
+        let name = &self.key_claim;
+        let token = match token::parse(token, self.max_token_size) {
+            Ok(token) => token,
+            Err(e) => return message(format!("Bad token; {e}")),
+        };
+        let claimed = token.claims.get(name).filter(|v| **v != Value::Bool(false));
+        let key = match claimed.or_else(|| token.header.get(name)) {
+            Some(Value::String(key)) if !key.is_empty() => key,
+            Some(Value::Bool(false)) | None => return message(format!("No mandatory '{name}' in claims")),
+            Some(Value::Number(_)) => return message(format!("No credentials found for given '{name}'")),
+            Some(_) => return message(format!("Invalid '{name}' in claims")),
+        };
+        let Some(credential) = x.snapshot.credentials.jwt.get(key) else {
+            return message(format!("No credentials found for given '{name}'"));
+        };
+        if token.algorithm != credential.data.algorithm() {
+            return message("Invalid algorithm".into());
+        }
+        match credential.data.verify(self.secret_form, token.message, &token.signature) {
+            Ok(()) => {}
+            Err(Refusal::NoKey) => return message("Invalid key/secret".into()),
+            Err(Refusal::BadSignature) => return message("Invalid signature".into()),
+        }
+        if !token.claims.is_object() {
+            return message("Bad token; invalid claims".into());
+        }
+        let times = Times::of(&token.claims);
+        let identity = identity::of_credential(credential, key.clone(), Some(Rc::new(token.claims)));
+        Ok(Verified { identity, times })
+    }
+
+    fn check_times(&self, times: &Times, now: u64) -> Result<(), Denial> {
+        let exp = self.verify_exp.then(|| times.exp_error(now)).flatten().map(|e| ("exp", e));
+        let nbf = self.verify_nbf.then(|| times.nbf_error(now)).flatten().map(|e| ("nbf", e));
+        if exp.is_some() || nbf.is_some() {
+            return Err(Denial::Claims(exp.into_iter().chain(nbf).collect()));
+        }
+        if self.maximum_expiration.is_some_and(|most| times.exceeds(most, now)) {
+            return Err(Denial::Claims(vec![("exp", "exceeds maximum allowed expiration")]));
+        }
+        Ok(())
+    }
+
+    fn set_claim_headers(&self, x: &mut Exchange, claims: Option<&Value>) {
+        for (claim, header) in &self.claims_to_headers {
+            let claim = claims.and_then(|c| claims::find(c, claim));
+            match claim.and_then(claims::as_field_value) {
+                Some(value) => x.request.fields.set(header, value.as_bytes()),
+                None => {
+                    x.request.fields.remove(header);
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, denial: &Denial) -> Reply {
+        let (reply, challenge) = match denial {
+            Denial::NoToken => (Reply::exit(401, "Unauthorized"), &self.challenge),
+            Denial::Message(message) => (Reply::exit(401, message), &self.challenge_invalid),
+            Denial::Claims(errors) => {
+                let members: Vec<String> =
+                    errors.iter().map(|(claim, e)| format!("\"{claim}\":{}", json_string(e))).collect();
+                let body = format!("{{{}}}", members.join(","));
+                (Reply::with_body(401, JSON, body), &self.challenge_invalid)
+            }
+        };
+        reply.field(names::WWW_AUTHENTICATE, challenge.as_str())
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn claim_header(
+    (claim, header): &(crate::source::Spanned<String>, crate::source::Spanned<Val>),
+) -> Option<(String, FieldName)> {
+    match &header.value {
+        Val::Str(name) => Some((claim.value.clone(), FieldName::new(name))),
+        _ => None,
+    }
+}
+
+fn needs_exp(config: &Record) -> Diagnostic {
+    Diagnostic::new(
+        &codes::MISSING_ALTERNATIVE,
+        config.span_of("maximum_expiration"),
+        "`maximum_expiration` needs `exp` in `claims_to_verify`",
+    )
+    .label("bounds `exp`")
+    .also(config.span_of("claims_to_verify"), "does not have `exp`")
+    .help("add `exp` to `claims_to_verify`")
+    .note("failed conditional validation given value of field 'config.maximum_expiration'")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Reading claims that have been verified, and the registered ones that have rules of their own.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// What a token says of a moment (`exp`, `nbf`).
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum Moment {
+    #[default]
+    Missing,
+    /// Seconds since 1970, fractions allowed.
+    At(f64),
+    /// Something that is no number.
+    Malformed,
+}
+
+/// The moments of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Times {
+    pub exp: Moment,
+    pub nbf: Moment,
+}
+
+impl Times {
+    /// The moments that `claims` gives.
+    pub fn of(claims: &Value) -> Self {
+        let moment = |name| match claims.get(name) {
+            None => Moment::Missing,
+            Some(value) => value.as_f64().map_or(Moment::Malformed, Moment::At),
+        };
+        Self { exp: moment("exp"), nbf: moment("nbf") }
+    }
+
+    /// What is wrong with `exp` at `now` (seconds since 1970); there is no leeway.
+    pub fn exp_error(&self, now: u64) -> Option<&'static str> {
+        match self.exp {
+            Moment::At(exp) if exp > now as f64 => None,
+            Moment::At(_) => Some("token expired"),
+            _ => Some("must be a number"),
+        }
+    }
+
+    /// What is wrong with `nbf` at `now`; there is no leeway.
+    pub fn nbf_error(&self, now: u64) -> Option<&'static str> {
+        match self.nbf {
+            Moment::At(nbf) if nbf <= now as f64 => None,
+            Moment::At(_) => Some("token not valid yet"),
+            _ => Some("must be a number"),
+        }
+    }
+
+    /// Whether `exp` is missing or further away than `maximum` seconds.
+    pub fn exceeds(&self, maximum: f64, now: u64) -> bool {
+        !matches!(self.exp, Moment::At(exp) if exp - now as f64 <= maximum)
+    }
+}
+
+/// The claim at a path: a name, or names joined by dots for nested objects. A claim whose own name has the dots wins.
+pub fn find<'a>(claims: &'a Value, path: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(path) {
+        return Some(value);
+    }
+    path.split('.').try_fold(claims, |value, name| value.get(name))
+}
+
+/// A claim as the value of a header field. Only texts, numbers and truth values have one. A text with control
+/// characters has none either: dropping them could turn one identity into another.
+pub fn as_field_value(claim: &Value) -> Option<Cow<'_, str>> {
+    match claim {
+        Value::String(text) => {
+            let sound = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
+            sound.then_some(Cow::Borrowed(text))
+        }
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_judged_without_leeway() {
+        let now = 1000;
+        let check = |claims: Value, exp: Option<&str>, nbf: Option<&str>, exceeds: bool| {
+            let times = Times::of(&claims);
+            assert_eq!(times.exp_error(now), exp, "exp of {claims}");
+            assert_eq!(times.nbf_error(now), nbf, "nbf of {claims}");
+            assert_eq!(times.exceeds(60.0, now), exceeds, "{claims}");
+        };
+        let number = Some("must be a number");
+        check(json!({}), number, number, true);
+        check(json!({"exp": 1001, "nbf": 1000}), None, None, false);
+        check(json!({"exp": 1000, "nbf": 1001}), Some("token expired"), Some("token not valid yet"), false);
+        check(json!({"exp": 1000.5, "nbf": 1000.5}), None, Some("token not valid yet"), false);
+        check(json!({"exp": 1060, "nbf": -1}), None, None, false);
+        check(json!({"exp": 1061, "nbf": null}), None, number, true);
+        check(json!({"exp": "1061", "nbf": [1]}), number, number, true);
+        check(json!({"exp": u64::MAX, "nbf": 0}), None, None, true);
+    }
+
+    #[test]
+    fn claims_become_field_values() {
+        let claims =
+            json!({"sub": "u1", "a": {"b": 7, "t": true}, "a.t": "dotted", "list": [1], "evil": "a\r\nb"});
+        let check = |path: &str, want: Option<&str>| {
+            assert_eq!(find(&claims, path).and_then(as_field_value).as_deref(), want, "{path}");
+        };
+        check("sub", Some("u1"));
+        check("a.b", Some("7"));
+        check("a.t", Some("dotted"));
+        check("list", None);
+        check("a", None);
+        check("evil", None);
+        check("sub.x", None);
+        check("nope", None);
+    }
+}
