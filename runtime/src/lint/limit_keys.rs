@@ -1,0 +1,130 @@
+//! Limits that clients can dodge.
+
+use super::Facts;
+use crate::diag::{Diagnostic, Diags, codes};
+
+pub const FORGEABLE_DOC: &str = "\
+## What it does
+Finds rate limits that are counted by something the client itself chooses.
+
+## Why
+A limit counts requests by a key. If the key is a header that the client sends, every new value is a new budget, and the
+limit stops only the honest. The same goes for the client's address where `gateway.trusted_ips` trusts everybody.
+
+## Example
+```yaml
+plugins: [{ name: rate-limiting, config: { minute: 10, limit_by: header, header_name: X-Api-Client } }]
+```
+
+## Use instead
+Count by who was authenticated (`limit_by: consumer`) or by address (`limit_by: ip`).
+";
+
+pub const UNIDENTIFIED_DOC: &str = "\
+## What it does
+Finds `limit_by: consumer` and `limit_by: credential` on routes without an authenticator.
+
+## Why
+Nobody is ever identified on such a route, so the limit is silently counted by client address: all clients behind one
+NAT share a budget, and one client with many addresses has many.
+
+## Example
+```yaml
+plugins: [{ name: rate-limiting, config: { minute: 10, limit_by: consumer } }]
+```
+
+## Use instead
+Add an authenticator (`jwt`, `key-auth`, ...), or say what happens: `limit_by: ip`.
+";
+
+/// Reports limits by a forgeable key.
+pub fn forgeable(facts: &Facts<'_>, diags: &mut Diags) {
+    let trusts_all = facts.model.gateway.trusted_ips.iter().any(|net| net.prefix_len() == 0);
+    for plugin in facts.plugins("rate-limiting") {
+        let (why, help) = match plugin.config.str("limit_by") {
+            Some("header") => {
+                let name = plugin.config.str("header_name").unwrap_or("the header");
+                (format!("every new value of `{name}` is a new budget"), "count by `consumer` or `ip`")
+            }
+            Some("ip") if trusts_all => (
+                "`trusted_ips` trusts everybody, so clients choose the address they are counted by"
+                    .to_owned(),
+                "let `gateway.trusted_ips` list only your own proxies",
+            ),
+            _ => continue,
+        };
+        diags.push(
+            Diagnostic::new(
+                &codes::FORGEABLE_LIMIT_KEY,
+                plugin.config.span_of("limit_by"),
+                format!("clients can dodge this limit: {why}"),
+            )
+            .label("the client chooses this key")
+            .help(help),
+        );
+    }
+}
+
+/// Reports limits by consumer where there are none.
+pub fn unidentified(facts: &Facts<'_>, diags: &mut Diags) {
+    for name in ["rate-limiting", "response-ratelimiting"] {
+        for plugin in facts.plugins(name).filter(|p| p.config.given("limit_by")) {
+            let by = plugin.config.str("limit_by").unwrap_or("");
+            if !matches!(by, "consumer" | "credential") {
+                continue;
+            }
+            let Some(route) = facts.routes_of(plugin).into_iter().find(|&r| !facts.has_authenticator(r))
+            else {
+                continue;
+            };
+            diags.push(
+                Diagnostic::new(
+                    &codes::LIMIT_WITHOUT_IDENTITY,
+                    plugin.config.span_of("limit_by"),
+                    format!(
+                        "`limit_by: {by}` counts by client address on route {}: nothing there identifies consumers",
+                        facts.route_name(route)
+                    ),
+                )
+                .label(format!("no {by} is ever known"))
+                .also(facts.route_span(route), "this route has no authenticator")
+                .help("add an authenticator such as `key-auth` or `jwt`, or write `limit_by: ip`"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diag::codes;
+    use crate::lint::tests::check;
+
+    const BASE: &str =
+        "_format_version: '3.0'\nservices: [{url: 'http://a.test', routes: [{name: r, paths: [/r]}]}]\n";
+
+    #[test]
+    fn a_header_is_no_identity() {
+        let yaml = format!(
+            "{BASE}plugins:\n- {{name: rate-limiting, config: {{minute: 1, limit_by: header, header_name: X}}}}\n"
+        );
+        check(
+            &codes::FORGEABLE_LIMIT_KEY,
+            &yaml,
+            &["4: clients can dodge this limit: every new value of `X`"],
+        );
+    }
+
+    #[test]
+    fn limits_by_consumer_need_an_authenticator() {
+        let yaml =
+            format!("{BASE}plugins:\n- {{name: rate-limiting, config: {{minute: 1, limit_by: consumer}}}}\n");
+        check(
+            &codes::LIMIT_WITHOUT_IDENTITY,
+            &yaml,
+            &["4: `limit_by: consumer` counts by client address on route `r`"],
+        );
+        check(&codes::LIMIT_WITHOUT_IDENTITY, &format!("{yaml}- name: key-auth\n"), &[]);
+        let unsaid = format!("{BASE}plugins:\n- {{name: rate-limiting, config: {{minute: 1}}}}\n");
+        check(&codes::LIMIT_WITHOUT_IDENTITY, &unsaid, &[]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Upstreams that cannot balance.
+
+use super::Facts;
+use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::schema::Record;
+
+pub const NO_TARGETS_DOC: &str = "\
+## What it does
+Finds upstreams of services that have no target with a weight above 0.
+
+## Why
+The upstream's name stands for its targets, not for a host of that name. Without targets there is nobody to send a
+request to, and each gets 503 `failure to get a peer from the ring-balancer`.
+
+## Example
+```yaml
+services: [{ name: s, host: orders, routes: [{ paths: [/] }] }]
+upstreams: [{ name: orders }]
+```
+
+## Use instead
+```yaml
+upstreams: [{ name: orders, targets: [{ target: \"10.0.0.1:8080\" }] }]
+```
+";
+
+pub const NEVER_RECOVERS_DOC: &str = "\
+## What it does
+Finds upstreams whose targets passive health checks can take out, and nothing puts back.
+
+## Why
+A target that is out gets no requests, so passive checks never see it recover. Only active checks (or a person) can put
+it back; without them every hiccup lasts until the next restart.
+
+## Example
+```yaml
+healthchecks: { passive: { unhealthy: { http_failures: 3 } } }
+```
+
+## Use instead
+```yaml
+healthchecks:
+  passive: { unhealthy: { http_failures: 3 } }
+  active: { http_path: /health, healthy: { interval: 5, successes: 1 }, unhealthy: { interval: 5, successes: 1 } }
+```
+";
+
+/// Reports upstreams without anybody behind them.
+pub fn no_targets(facts: &Facts<'_>, diags: &mut Diags) {
+    for (i, u) in facts.model.upstreams.iter().enumerate() {
+        let used = facts.model.services.iter().find(|s| s.enabled && s.host.value == u.name.value);
+        let belongs = |r: &crate::model::Ref| match r {
+            crate::model::Ref::Parent(parent) => *parent == i,
+            crate::model::Ref::Name(name) => name.value == u.name.value || name.value == u.id,
+        };
+        let mut targets =
+            facts.model.targets.iter().filter(|t| t.upstream.as_ref().is_some_and(belongs)).peekable();
+        let weighs = targets.peek().is_some();
+        let (Some(service), false) = (used, targets.any(|t| t.weight > 0)) else { continue };
+        diags.push(
+            Diagnostic::new(
+                &codes::UPSTREAM_WITHOUT_TARGETS,
+                u.name.span,
+                format!("every request to upstream `{}` gets 503: it has no targets", u.name.value),
+            )
+            .label(if weighs { "all its targets have weight 0" } else { "has no targets" })
+            .also(facts.first_line(service.host.span), "this service's requests go there")
+            .help("add `targets: [{ target: \"HOST:PORT\" }]`"),
+        );
+    }
+}
+
+/// Reports health checks that only take out.
+pub fn never_recovers(facts: &Facts<'_>, diags: &mut Diags) {
+    for u in &facts.model.upstreams {
+        let Some(checks) = u.record.record("healthchecks") else { continue };
+        let unhealthy = |kind: &str| checks.record(kind).and_then(|r| r.record("unhealthy"));
+        let Some(passive) = unhealthy("passive") else { continue };
+        let limit =
+            ["http_failures", "tcp_failures", "timeouts"].into_iter().find(|f| above_zero(passive, f));
+        let probes = unhealthy("active").is_some_and(|a| above_zero(a, "interval"));
+        if let (Some(limit), false) = (limit, probes) {
+            diags.push(
+                Diagnostic::new(
+                    &codes::TARGET_NEVER_RECOVERS,
+                    passive.span_of(limit),
+                    format!("a target of upstream `{}` that fails is out for good", u.name.value),
+                )
+                .label("takes a target out")
+                .note("passive checks never see a target recover: it gets no requests")
+                .help("set `healthchecks.active.unhealthy.interval`, and `healthchecks.active.healthy.successes`"),
+            );
+        }
+    }
+}
+
+fn above_zero(record: &Record, field: &str) -> bool {
+    record.num(field).is_some_and(|n| n > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diag::codes;
+    use crate::lint::tests::check;
+
+    fn upstream(rest: &str) -> String {
+        format!(
+            "_format_version: '3.0'\nservices: [{{host: orders}}]\nupstreams:\n- {{name: orders{rest}}}\n"
+        )
+    }
+
+    #[test]
+    fn an_upstream_needs_targets_with_weight() {
+        let found = ["4: every request to upstream `orders` gets 503"];
+        check(&codes::UPSTREAM_WITHOUT_TARGETS, &upstream(""), &found);
+        check(
+            &codes::UPSTREAM_WITHOUT_TARGETS,
+            &upstream(", targets: [{target: 'a.test:1', weight: 0}]"),
+            &found,
+        );
+        check(&codes::UPSTREAM_WITHOUT_TARGETS, &upstream(", targets: [{target: 'a.test:1'}]"), &[]);
+    }
+
+    #[test]
+    fn a_target_that_is_out_must_come_back() {
+        let passive = "passive: {unhealthy: {http_failures: 3}}";
+        let found = ["4: a target of upstream `orders` that fails is out for good"];
+        check(&codes::TARGET_NEVER_RECOVERS, &upstream(&format!(", healthchecks: {{{passive}}}")), &found);
+        let both = format!(", healthchecks: {{{passive}, active: {{unhealthy: {{interval: 5}}}}}}");
+        check(&codes::TARGET_NEVER_RECOVERS, &upstream(&both), &[]);
+    }
+}
