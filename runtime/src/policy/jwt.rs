@@ -11,14 +11,14 @@ use serde_json::Value;
 use self::cache::Scope;
 use self::extract::{Found, Places};
 use super::identity::{self, ANONYMOUS, Anonymous, IDENTITY_HEADERS};
-use super::reply::{JSON, json_string};
+use super::reply::JSON;
 use super::{Cx, Descriptor, Flow, Policy, Reply};
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::{Exchange, Identity};
 use crate::message::{FieldName, names};
 use crate::model::schema::{Field, HEADER, Kind, Record, STR, Val};
+use crate::token::check::{Denial, Reason, Rules};
 use crate::token::claims::{self, Times};
-use crate::token::{self, Refusal, SecretForm};
 
 static PLUGIN: Descriptor = Descriptor {
     name: "jwt",
@@ -125,19 +125,13 @@ pub struct Jwt {
     /// Sets this policy's entries in the workers' caches apart.
     id: u64,
     places: Places,
-    key_claim: String,
-    secret_form: SecretForm,
-    verify_exp: bool,
-    verify_nbf: bool,
-    /// Seconds.
-    maximum_expiration: Option<f64>,
+    rules: Rules,
     anonymous: Option<Anonymous>,
     run_on_preflight: bool,
     /// `WWW-Authenticate` where no token came, and where a bad one did.
     challenge: String,
     challenge_invalid: String,
     claims_to_headers: Vec<(String, FieldName)>,
-    max_token_size: usize,
 }
 
 /// What a good signature established.
@@ -148,13 +142,21 @@ struct Verified {
 }
 
 /// Why a caller is not let in.
-#[derive(Debug, PartialEq, Eq)]
-enum Denial {
+enum Failure {
     NoToken,
-    /// Kong's `message`.
-    Message(String),
-    /// Claims and what is wrong with each.
-    Claims(Vec<(&'static str, &'static str)>),
+    BadToken(Reason),
+}
+
+impl Failure {
+    fn message(text: &str) -> Self {
+        Self::BadToken(Reason::Message(text.to_owned()))
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::BadToken(denial.reason)
+    }
 }
 
 impl Policy for Jwt {
@@ -162,11 +164,8 @@ impl Policy for Jwt {
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
         let texts = |name| config.strings(name).into_iter().map(|s| s.value).collect::<Vec<_>>();
-        let to_verify = texts("claims_to_verify");
-        let maximum_expiration = config.num("maximum_expiration").filter(|n| *n > 0.0);
-        if maximum_expiration.is_some()
-            && config.get("claims_to_verify").is_some()
-            && !to_verify.iter().any(|c| c == "exp")
+        let rules = Rules::of(config);
+        if rules.maximum_expiration.is_some() && config.get("claims_to_verify").is_some() && !rules.verify_exp
         {
             cx.diags.push(needs_exp(config));
             return None;
@@ -179,11 +178,7 @@ impl Policy for Jwt {
                 cookies: texts("cookie_names"),
                 headers: texts("header_names").iter().map(|n| FieldName::new(n)).collect(),
             },
-            key_claim: config.str("key_claim_name").unwrap_or("iss").to_owned(),
-            secret_form: if config.bool("secret_is_base64") { SecretForm::Base64 } else { SecretForm::Plain },
-            verify_exp: to_verify.iter().any(|c| c == "exp"),
-            verify_nbf: to_verify.iter().any(|c| c == "nbf"),
-            maximum_expiration,
+            rules,
             anonymous: Anonymous::of(config),
             run_on_preflight: config.bool_opt("run_on_preflight").unwrap_or(true),
             challenge: match &realm {
@@ -195,7 +190,6 @@ impl Policy for Jwt {
                 None => "Bearer error=\"invalid_token\"".to_owned(),
             },
             claims_to_headers: config.map("claims_to_headers").iter().filter_map(claim_header).collect(),
-            max_token_size: config.int("max_token_size").map_or(token::MAX_TOKEN, |n| n as usize),
         })
     }
 
@@ -216,7 +210,7 @@ impl Policy for Jwt {
                 self.set_claim_headers(x, None);
                 anonymous.apply(x)
             }
-            (Err(denial), None) => Flow::Reply(self.refuse(&denial)),
+            (Err(failure), None) => Flow::Reply(self.refuse(&failure)),
         }
     }
 
@@ -226,12 +220,12 @@ impl Policy for Jwt {
 }
 
 impl Jwt {
-    fn authenticate(&self, x: &Exchange) -> Result<Rc<Verified>, Denial> {
+    fn authenticate(&self, x: &Exchange) -> Result<Rc<Verified>, Failure> {
         let token = match self.places.search(&x.request) {
             Found::One(token) => token,
-            Found::Nothing => return Err(Denial::NoToken),
-            Found::Unrecognizable => return Err(Denial::Message("Unrecognizable token".into())),
-            Found::Several => return Err(Denial::Message("Multiple tokens provided".into())),
+            Found::Nothing => return Err(Failure::NoToken),
+            Found::Unrecognizable => return Err(Failure::message("Unrecognizable token")),
+            Found::Several => return Err(Failure::message("Multiple tokens provided")),
         };
         let scope = Scope { policy: self.id, snapshot: x.snapshot.generation };
         let verified = match cache::with(|c| c.get(scope, &token)) {
@@ -242,54 +236,16 @@ impl Jwt {
                 verified
             }
         };
-        self.check_times(&verified.times, x.now.unix_ms / 1000)?;
+        self.rules.check_times(&verified.times, x.now.unix_ms / 1000)?;
         Ok(verified)
     }
 
-    /// Everything about a token that does not depend on the time. The order of the checks is Kong's.
     fn verify(&self, x: &Exchange, token: &[u8]) -> Result<Verified, Denial> {
-        let message = |text: String| Err(Denial::Message(text));
-        let name = &self.key_claim;
-        let token = match token::parse(token, self.max_token_size) {
-            Ok(token) => token,
-            Err(e) => return message(format!("Bad token; {e}")),
-        };
-        let claimed = token.claims.get(name).filter(|v| **v != Value::Bool(false));
-        let key = match claimed.or_else(|| token.header.get(name)) {
-            Some(Value::String(key)) if !key.is_empty() => key,
-            Some(Value::Bool(false)) | None => return message(format!("No mandatory '{name}' in claims")),
-            Some(Value::Number(_)) => return message(format!("No credentials found for given '{name}'")),
-            Some(_) => return message(format!("Invalid '{name}' in claims")),
-        };
-        let Some(credential) = x.snapshot.credentials.jwt.get(key) else {
-            return message(format!("No credentials found for given '{name}'"));
-        };
-        if token.algorithm != credential.data.algorithm() {
-            return message("Invalid algorithm".into());
-        }
-        match credential.data.verify(self.secret_form, token.message, &token.signature) {
-            Ok(()) => {}
-            Err(Refusal::NoKey) => return message("Invalid key/secret".into()),
-            Err(Refusal::BadSignature) => return message("Invalid signature".into()),
-        }
-        if !token.claims.is_object() {
-            return message("Bad token; invalid claims".into());
-        }
-        let times = Times::of(&token.claims);
-        let identity = identity::of_credential(credential, key.clone(), Some(Rc::new(token.claims)));
-        Ok(Verified { identity, times })
-    }
-
-    fn check_times(&self, times: &Times, now: u64) -> Result<(), Denial> {
-        let exp = self.verify_exp.then(|| times.exp_error(now)).flatten().map(|e| ("exp", e));
-        let nbf = self.verify_nbf.then(|| times.nbf_error(now)).flatten().map(|e| ("nbf", e));
-        if exp.is_some() || nbf.is_some() {
-            return Err(Denial::Claims(exp.into_iter().chain(nbf).collect()));
-        }
-        if self.maximum_expiration.is_some_and(|most| times.exceeds(most, now)) {
-            return Err(Denial::Claims(vec![("exp", "exceeds maximum allowed expiration")]));
-        }
-        Ok(())
+        let credentials = &x.snapshot.credentials.jwt;
+        let signed = self.rules.check_signature(token, |key| credentials.get(key).map(|c| (c, &c.data)))?;
+        let claims = Some(Rc::new(signed.claims));
+        let identity = identity::of_credential(signed.credential, signed.key, claims);
+        Ok(Verified { identity, times: signed.times })
     }
 
     fn set_claim_headers(&self, x: &mut Exchange, claims: Option<&Value>) {
@@ -304,15 +260,11 @@ impl Jwt {
         }
     }
 
-    fn refuse(&self, denial: &Denial) -> Reply {
-        let (reply, challenge) = match denial {
-            Denial::NoToken => (Reply::exit(401, "Unauthorized"), &self.challenge),
-            Denial::Message(message) => (Reply::exit(401, message), &self.challenge_invalid),
-            Denial::Claims(errors) => {
-                let members: Vec<String> =
-                    errors.iter().map(|(claim, e)| format!("\"{claim}\":{}", json_string(e))).collect();
-                let body = format!("{{{}}}", members.join(","));
-                (Reply::with_body(401, JSON, body), &self.challenge_invalid)
+    fn refuse(&self, failure: &Failure) -> Reply {
+        let (reply, challenge) = match failure {
+            Failure::NoToken => (Reply::exit(401, "Unauthorized"), &self.challenge),
+            Failure::BadToken(reason) => {
+                (Reply::with_body(401, JSON, reason.body()), &self.challenge_invalid)
             }
         };
         reply.field(names::WWW_AUTHENTICATE, challenge.as_str())

@@ -1,8 +1,11 @@
 //! JSON Web Tokens: claims, keys, signing and verifying. `gw token` and the `jwt` policy share every line of it.
 
 pub mod algorithm;
+pub mod check;
 pub mod claims;
+pub mod config;
 pub mod json;
+pub mod mint;
 pub mod parse;
 pub mod pem;
 pub mod sign;

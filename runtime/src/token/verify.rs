@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustls_pki_types::CertificateDer;
 
@@ -19,6 +20,7 @@ pub struct Key {
     material: Arc<Material>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "always behind an `Arc`")]
 enum Material {
     /// The secret as written, and what it says when read as base64url.
     Hmac {
@@ -138,6 +140,14 @@ impl Key {
             (Material::Hmac { decoded: None, .. } | Material::Absent, _) => return Err(Refusal::NoKey),
         };
         if good { Ok(()) } else { Err(Refusal::BadSignature) }
+    }
+}
+
+impl Key {
+    /// [`Key::verify`] for a signature in base64url.
+    pub fn verify_encoded(&self, form: SecretForm, message: &[u8], signature: &str) -> Result<(), Refusal> {
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refusal::BadSignature)?;
+        self.verify(form, message, &signature)
     }
 }
 

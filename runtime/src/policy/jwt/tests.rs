@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::exchange::SnapshotRef;
+use crate::policy::reply::json_string;
 use crate::policy::testing::{self, ALICE, ANON, exchange_in, policy, refuses};
 use crate::snapshot::{ConsumerId, Credential, Snapshot};
 use crate::token::sign::{Signer, encode};
