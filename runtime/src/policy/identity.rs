@@ -106,6 +106,14 @@ impl Anonymous {
     }
 }
 
+/// What `WWW-Authenticate` says: the scheme and, where the config names one, the realm.
+pub fn challenge(scheme: &str, realm: Option<&str>) -> String {
+    match realm {
+        Some(realm) => format!("{scheme} realm=\"{}\"", realm.replace('\\', "\\\\").replace('"', "\\\"")),
+        None => scheme.to_owned(),
+    }
+}
+
 /// The end of an attempt that failed: `refusal`, or on as the anonymous consumer where there is one.
 pub fn reject(anonymous: Option<&Anonymous>, x: &mut Exchange, refusal: Reply) -> Flow {
     match anonymous {

@@ -84,21 +84,21 @@ impl Policy for IpRestriction {
 
 /// The networks of a list; host bits beyond the prefix are ignored, as Kong does.
 fn networks(config: &Record, field: &str, cx: &mut Cx<'_>) -> Option<Vec<IpNet>> {
-    let mut all = Some(Vec::new());
-    for text in config.strings(field) {
-        match network(&text) {
-            Some(net) => all.iter_mut().for_each(|list| list.push(net)),
+    let texts = config.strings(field);
+    let mut networks = Vec::new();
+    for text in &texts {
+        match network(text) {
+            Some(net) => networks.push(net),
             None => {
                 let message = format!("invalid ip or cidr range: `{}`", text.value);
                 cx.diags.push(
                     Diagnostic::new(&codes::INVALID_VALUE, text.span, message)
                         .help("write an address such as `10.0.0.1` or a network such as `10.0.0.0/8`"),
                 );
-                all = None;
             }
         }
     }
-    all
+    (networks.len() == texts.len()).then_some(networks)
 }
 
 fn network(text: &str) -> Option<IpNet> {

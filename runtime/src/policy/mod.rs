@@ -4,14 +4,22 @@
 //! and says what is next ([`Flow`]). What needs waiting is an [`Effect`], performed by one driver, which then calls
 //! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
 
+pub mod acl;
+pub mod basic_auth;
+pub mod bot_detection;
 pub mod config;
 pub mod correlation_id;
+pub mod cors;
+pub mod form;
 pub mod identity;
 pub mod ip_restriction;
 pub mod jwt;
+pub mod key_auth;
 pub mod order;
+pub mod redirect;
 pub mod registry;
 pub mod reply;
+pub mod request_size_limiting;
 pub mod request_termination;
 #[cfg(test)]
 pub mod testing;

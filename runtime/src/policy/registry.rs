@@ -69,8 +69,15 @@ macro_rules! policies {
 }
 
 policies! {
+    Acl(acl::Acl);
+    BasicAuth(basic_auth::BasicAuth);
+    BotDetection(bot_detection::BotDetection);
     CorrelationId(correlation_id::CorrelationId);
+    Cors(cors::Cors);
     IpRestriction(ip_restriction::IpRestriction);
+    KeyAuth(key_auth::KeyAuth);
+    Redirect(redirect::Redirect);
+    RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);
     Jwt(jwt::Jwt);
 }

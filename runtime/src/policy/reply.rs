@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use crate::exchange::RequestId;
+use super::BodyError;
+use crate::exchange::{Exchange, RequestId};
 use crate::message::{FieldName, Fields, RequestHead, names};
 
 /// An answer that does not come from an upstream.
@@ -55,6 +56,17 @@ impl Reply {
         let by_type =
             request.fields.text(&names::CONTENT_TYPE).and_then(Shape::of_type).unwrap_or(Shape::Plain);
         Self::shaped(negotiate(request, by_type), id, status, message)
+    }
+
+    /// The answer where a policy needs the request's body and cannot have it. The rest of the body is still on the
+    /// connection, so that ends.
+    pub fn unread(x: &Exchange, error: BodyError) -> Self {
+        let (status, message) = match error {
+            BodyError::TooLarge => (413, "Payload too large"),
+            BodyError::Broken => (400, "Bad request"),
+            BodyError::Timeout => (408, "Request timeout"),
+        };
+        Self::gateway_error(&x.request, x.request_id, status, message).closing()
     }
 
     fn shaped(shape: Shape, id: RequestId, status: u16, message: &str) -> Self {

@@ -13,7 +13,7 @@ use crate::message::{FieldName, Fields, RequestHead, ResponseHead};
 use crate::model::schema::{Field, Kind, Record, RecordField, Val};
 use crate::model::{Model, Plugin};
 use crate::snapshot::shared::Shared;
-use crate::snapshot::{Consumer, Snapshot};
+use crate::snapshot::{Consumer, ConsumerId, Credential, Credentials, Snapshot};
 use crate::source::{Span, Spanned};
 
 /// The consumer `alice`, with a custom id and the groups `admin` and `users`.
@@ -129,9 +129,17 @@ fn model() -> Model {
     Model { consumers: consumers.collect(), ..Default::default() }
 }
 
-/// Three consumers and their credentials; no routes.
+/// Three consumers and no routes. Alice has the key `kong`, and as `alice-login` the password `kong:s`.
 pub fn snapshot() -> Snapshot {
-    Snapshot { consumers: consumers().into(), ..Snapshot::default() }
+    let mut credentials = Credentials::default();
+    credentials.key_auth.insert(super::key_auth::fingerprint("kong"), alices("key-alice", ()));
+    let secret = super::basic_auth::secret("kong:s", ALICE);
+    credentials.basic_auth.insert("alice-login".to_owned(), alices("basic-alice", secret));
+    Snapshot { consumers: consumers().into(), credentials, ..Snapshot::default() }
+}
+
+fn alices<T>(id: &str, data: T) -> Credential<T> {
+    Credential { id: id.to_owned(), consumer: ConsumerId(0), data }
 }
 
 struct Pending(Vec<u8>);
