@@ -149,7 +149,8 @@ mod tests {
     use super::*;
     use crate::policy::testing::{ALICE, check};
 
-    const REFUSED: &str = "401\nbody \"message\":\"Unauthorized\"\n< WWW-Authenticate: Basic realm=\"service\"";
+    const REFUSED: &str =
+        "401\nbody \"message\":\"Unauthorized\"\n< WWW-Authenticate: Basic realm=\"service\"";
 
     fn basic(text: &str) -> String {
         format!("Basic {}", general_purpose::STANDARD.encode(text))
@@ -198,7 +199,11 @@ mod tests {
     #[test]
     fn failures_may_be_anonymous() {
         let config = json!({"anonymous": "anon"});
-        check::<BasicAuth>(config, "GET /", "next\n> X-Consumer-Username: anon\n> X-Anonymous-Consumer: true");
+        check::<BasicAuth>(
+            config,
+            "GET /",
+            "next\n> X-Consumer-Username: anon\n> X-Anonymous-Consumer: true",
+        );
     }
 
     #[test]

@@ -109,8 +109,7 @@ fn expressions(config: &Record, field: &str, cx: &mut Cx<'_>) -> Option<RegexSet
     for text in &texts {
         if let Err(error) = regex::Regex::new(text) {
             let message = format!("`{}` is not a valid regex", text.value);
-            cx.diags
-                .push(Diagnostic::new(&codes::INVALID_VALUE, text.span, message).note(error.to_string()));
+            cx.diags.push(Diagnostic::new(&codes::INVALID_VALUE, text.span, message).note(error.to_string()));
             good = false;
         }
     }

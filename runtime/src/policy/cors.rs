@@ -273,9 +273,8 @@ fn origins(entries: &[Spanned<String>], cx: &mut Cx<'_>) -> Option<Origins> {
             Err(error) => {
                 let message = format!("`{}` is not a valid regex", entry.value);
                 let help = "write `*`, an origin such as `https://app.example.com`, or a regular expression";
-                cx.diags.push(
-                    Diagnostic::new(&codes::INVALID_VALUE, entry.span, message).note(error).help(help),
-                );
+                cx.diags
+                    .push(Diagnostic::new(&codes::INVALID_VALUE, entry.span, message).note(error).help(help));
             }
         }
     }
@@ -332,9 +331,17 @@ mod tests {
              < Access-Control-Allow-Credentials: true",
         );
         check::<Cors>(json!({"preflight_continue": true}), preflight, "next\n< Access-Control-Allow-Origin:");
-        check::<Cors>(json!({}), "OPTIONS /\nOrigin: http://a.test", "next\n< Access-Control-Allow-Origin: *");
+        check::<Cors>(
+            json!({}),
+            "OPTIONS /\nOrigin: http://a.test",
+            "next\n< Access-Control-Allow-Origin: *",
+        );
         let private = format!("{preflight}\nAccess-Control-Request-Private-Network: true");
-        check::<Cors>(json!({"private_network": true}), &private, "200\n< Access-Control-Allow-Private-Network: true");
+        check::<Cors>(
+            json!({"private_network": true}),
+            &private,
+            "200\n< Access-Control-Allow-Private-Network: true",
+        );
         check::<Cors>(json!({}), &private, "200\n< Access-Control-Allow-Private-Network:");
     }
 
@@ -372,9 +379,14 @@ mod tests {
         let star = json!({"origins": ["*"], "credentials": true});
         let want = "next\n< Access-Control-Allow-Origin: http://a.test:3000\n< Access-Control-Allow-Credentials: true\n< Vary: Origin";
         check::<Cors>(star.clone(), "GET /\nOrigin: http://a.test:3000", want);
-        check::<Cors>(star, "GET /", "next\n< Access-Control-Allow-Origin: *\n< Access-Control-Allow-Credentials:");
+        check::<Cors>(
+            star,
+            "GET /",
+            "next\n< Access-Control-Allow-Origin: *\n< Access-Control-Allow-Credentials:",
+        );
         check::<Cors>(json!({"allow_origin_absent": false}), "GET /", "next\n< Access-Control-Allow-Origin:");
-        let nobody = "next\n< Access-Control-Allow-Origin:\n< Access-Control-Allow-Credentials: true\n< Vary: Origin";
+        let nobody =
+            "next\n< Access-Control-Allow-Origin:\n< Access-Control-Allow-Credentials: true\n< Vary: Origin";
         let several = json!({"origins": ["http://a.test", "http://b.test"], "credentials": true});
         check::<Cors>(several, "GET /\nOrigin: http://c.test", nobody);
     }

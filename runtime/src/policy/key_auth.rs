@@ -301,7 +301,9 @@ mod tests {
         check::<KeyAuth>(json!({}), "OPTIONS /", NO_KEY);
         check::<KeyAuth>(json!({"run_on_preflight": false}), "OPTIONS /", "next\n> X-Consumer-ID:");
         let anonymous = json!({"anonymous": "anon"});
-        let want = format!("next\n> X-Consumer-ID: {ANON}\n> X-Anonymous-Consumer: true\n> X-Credential-Identifier:");
+        let want = format!(
+            "next\n> X-Consumer-ID: {ANON}\n> X-Anonymous-Consumer: true\n> X-Credential-Identifier:"
+        );
         check::<KeyAuth>(anonymous.clone(), "GET /", &want);
         check::<KeyAuth>(anonymous.clone(), "GET /\napikey: bad", &want);
         check::<KeyAuth>(anonymous, "GET /\napikey: kong", "next\n> X-Consumer-Username: alice");
@@ -312,7 +314,10 @@ mod tests {
     fn an_earlier_success_is_enough_only_with_anonymous() {
         let mut x = crate::policy::testing::exchange("GET /\napikey: bad");
         let bob = crate::snapshot::ConsumerId(1);
-        identity::set_identity(&mut x, crate::exchange::Identity { consumer: Some(bob), ..Default::default() });
+        identity::set_identity(
+            &mut x,
+            crate::exchange::Identity { consumer: Some(bob), ..Default::default() },
+        );
         assert!(matches!(policy::<KeyAuth>(&json!({"anonymous": "anon"})).request(&mut x), Flow::Next));
         assert_eq!(x.identity.as_ref().and_then(|i| i.consumer), Some(bob));
         assert!(matches!(policy::<KeyAuth>(&json!({})).request(&mut x), Flow::Reply(_)));

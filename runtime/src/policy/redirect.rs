@@ -91,7 +91,10 @@ mod tests {
     fn clients_are_sent_elsewhere() {
         let location = "https://b.test:8443/x?y=1";
         for (config, want) in [
-            (json!({"location": location}), "301\nresponse redirecting\n< Location: https://b.test:8443/x?y=1"),
+            (
+                json!({"location": location}),
+                "301\nresponse redirecting\n< Location: https://b.test:8443/x?y=1",
+            ),
             (
                 json!({"location": location, "keep_incoming_path": true, "status_code": 308}),
                 "308\n< Location: https://b.test:8443/a%20b?c=d&e",

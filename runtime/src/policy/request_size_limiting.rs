@@ -66,14 +66,12 @@ impl Policy for RequestSizeLimiting {
             _ => 1 << 20,
         };
         let size = u64::try_from(config.int("allowed_payload_size")?).unwrap_or(0);
-        Some(Self {
-            limit: size.saturating_mul(unit),
-            require_length: config.bool("require_content_length"),
-        })
+        Some(Self { limit: size.saturating_mul(unit), require_length: config.bool("require_content_length") })
     }
 
     fn request(&self, x: &mut Exchange) -> Flow {
-        let declared = x.request.fields.text(&names::CONTENT_LENGTH).and_then(|t| t.trim().parse::<u64>().ok());
+        let declared =
+            x.request.fields.text(&names::CONTENT_LENGTH).and_then(|t| t.trim().parse::<u64>().ok());
         match declared {
             Some(length) if length > self.limit => Flow::Reply(exceeded(x)),
             Some(_) => Flow::Next,
@@ -128,7 +126,11 @@ mod tests {
         let ten = json!({"allowed_payload_size": 10, "size_unit": "bytes"});
         let first = "POST /\nExpect: 100-continue\n\n0123456789";
         check::<RequestSizeLimiting>(ten.clone(), first, "next");
-        check::<RequestSizeLimiting>(ten.clone(), &format!("{first}a"), "417\nbody Request size limit exceeded");
+        check::<RequestSizeLimiting>(
+            ten.clone(),
+            &format!("{first}a"),
+            "417\nbody Request size limit exceeded",
+        );
         check::<RequestSizeLimiting>(ten.clone(), "POST /\nTransfer-Encoding: chunked\n\n0123456789", "next");
         check::<RequestSizeLimiting>(ten, "POST /\nTransfer-Encoding: chunked\n\n0123456789a", too_long);
     }
