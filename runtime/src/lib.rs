@@ -7,9 +7,11 @@
 pub mod check;
 pub mod clock;
 pub mod diag;
+pub mod effect;
 pub mod env;
 pub mod exchange;
 pub mod front;
+pub mod limit;
 pub mod lint;
 pub mod message;
 pub mod model;

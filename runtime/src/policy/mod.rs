@@ -32,6 +32,7 @@ pub use reply::Reply;
 
 use crate::diag::{Code, Diagnostic, Diags};
 use crate::exchange::Exchange;
+use crate::limit;
 use crate::model::schema::{Field, Record};
 use crate::model::{Model, Plugin};
 use crate::snapshot::shared::Shared;
@@ -75,6 +76,8 @@ pub enum Effect {
         /// Bytes; a longer body answers [`BodyError::TooLarge`].
         limit: usize,
     },
+    /// Decide on limits whose counters are shared beyond this process.
+    Limit(Box<limit::Request>),
 }
 
 /// What came of an [`Effect`].
@@ -82,6 +85,8 @@ pub enum Effect {
 pub enum Answer {
     /// The body is in [`Exchange::body`].
     Body(Result<(), BodyError>),
+    /// How the limits stood, or why nobody knows.
+    Limit(Result<limit::Outcome, limit::StoreError>),
 }
 
 /// Why a body could not be read.

@@ -1,0 +1,198 @@
+//! What a client is told about its limits.
+
+use super::window::Period;
+use super::{Algorithm, Outcome, Rules, Usage};
+use crate::message::{Fields, names};
+
+/// A limit of which the given share is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub period: Period,
+    /// Whole percent of the limit used, this request included; at most 100.
+    pub used_percent: u8,
+}
+
+/// What is left of a limit after this request, as Kong shows it: while another limit refuses the request, this one is
+/// not charged for it.
+fn remaining(usage: &Usage, outcome: &Outcome) -> f64 {
+    let charged = if outcome.admitted || usage.exhausted { usage.left - 1.0 } else { usage.left };
+    charged.max(0.0)
+}
+
+/// The limit that binds: the one with the least left, of equal ones the longest.
+fn binding(outcome: &Outcome) -> Option<&Usage> {
+    let mut best: Option<&Usage> = None;
+    for usage in outcome.usages() {
+        if best.is_none_or(|b| remaining(usage, outcome) <= remaining(b, outcome)) {
+            best = Some(usage);
+        }
+    }
+    best
+}
+
+/// Kong's fields: `X-RateLimit-Limit-Minute` and `-Remaining-`, `RateLimit-Limit`, `-Remaining`, `-Reset`; for a
+/// refused request `Retry-After`.
+pub fn write(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
+    let whole = rules.algorithm != Algorithm::Fixed;
+    let mut number = NumberText::default();
+    for usage in outcome.usages() {
+        let (limit, left) = titles(usage.period);
+        fields.push(limit.as_bytes(), number.text(usage.limit, false));
+        fields.push(left.as_bytes(), number.text(remaining(usage, outcome), whole));
+    }
+    let Some(usage) = binding(outcome) else { return };
+    fields.push(b"RateLimit-Limit", number.text(usage.limit, false));
+    fields.push(b"RateLimit-Remaining", number.text(remaining(usage, outcome), whole));
+    fields.push(b"RateLimit-Reset", number.text(usage.reset_s as f64, true));
+    if !outcome.admitted {
+        fields.append(&names::RETRY_AFTER, number.text(usage.reset_s as f64, true));
+    }
+}
+
+/// The fields of the IETF's draft: `RateLimit-Policy` with quota and window, `RateLimit` with what is left and when more
+/// comes.
+pub fn write_ietf(fields: &mut Fields, outcome: &Outcome) {
+    use std::fmt::Write as _;
+    let (mut policy, mut state) = (String::new(), String::new());
+    for usage in outcome.usages() {
+        if !policy.is_empty() {
+            policy.push_str(", ");
+            state.push_str(", ");
+        }
+        let name = usage.period.name();
+        let _ = write!(policy, "\"{name}\";q={};w={}", usage.limit.floor(), usage.period.seconds());
+        let _ = write!(state, "\"{name}\";r={};t={}", remaining(usage, outcome).floor(), usage.reset_s);
+    }
+    fields.push(b"RateLimit-Policy", policy.as_bytes());
+    fields.push(b"RateLimit", state.as_bytes());
+}
+
+/// `X-RateLimit-Warning: "minute";used=85`, once `percent` of a limit is used; tells which limit is nearest its end.
+pub fn write_warning(fields: &mut Fields, outcome: &Outcome, percent: f64) -> Option<Warning> {
+    let share = |u: &Usage| (1.0 - remaining(u, outcome) / u.limit) * 100.0;
+    let fullest = outcome.usages().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+    let used = share(fullest);
+    if used + 1e-9 < percent {
+        return None;
+    }
+    let warning = Warning { period: fullest.period, used_percent: used.clamp(0.0, 100.0).round() as u8 };
+    let text = format!("\"{}\";used={}", warning.period.name(), warning.used_percent);
+    fields.push(b"X-RateLimit-Warning", text.as_bytes());
+    Some(warning)
+}
+
+const fn titles(period: Period) -> (&'static str, &'static str) {
+    match period {
+        Period::Second => ("X-RateLimit-Limit-Second", "X-RateLimit-Remaining-Second"),
+        Period::Minute => ("X-RateLimit-Limit-Minute", "X-RateLimit-Remaining-Minute"),
+        Period::Hour => ("X-RateLimit-Limit-Hour", "X-RateLimit-Remaining-Hour"),
+        Period::Day => ("X-RateLimit-Limit-Day", "X-RateLimit-Remaining-Day"),
+        Period::Month => ("X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
+        Period::Year => ("X-RateLimit-Limit-Year", "X-RateLimit-Remaining-Year"),
+    }
+}
+
+/// Writes numbers without allocating for whole ones.
+#[derive(Default)]
+pub struct NumberText {
+    digits: itoa::Buffer,
+    fraction: String,
+}
+
+impl NumberText {
+    /// A number as Kong prints it: whole without a point, else with up to 14 digits; `floor` cuts the fraction off.
+    pub fn text(&mut self, number: f64, floor: bool) -> &[u8] {
+        // Rounding errors must not show 3 where 4 are left.
+        let number = if floor { (number + 1e-9).floor() } else { number };
+        if number.fract() == 0.0 && number.abs() < 1e15 {
+            return self.digits.format(number as i64).as_bytes();
+        }
+        let digits_before_point = number.abs().log10().max(0.0) as usize + 1;
+        self.fraction = format!("{number:.*}", 14_usize.saturating_sub(digits_before_point));
+        if self.fraction.contains('.') {
+            let trimmed = self.fraction.trim_end_matches('0').trim_end_matches('.').len();
+            self.fraction.truncate(trimmed);
+        }
+        self.fraction.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cell, Rule};
+    use super::*;
+
+    const NOW: u64 = 30_000_000 * 60_000 + 10_000;
+
+    fn fields(limits: &[(Period, f64, f64)]) -> Vec<(String, String)> {
+        let rules = Rules {
+            algorithm: Algorithm::Fixed,
+            rules: limits.iter().map(|&(period, limit, _)| Rule { period, limit, burst: limit }).collect(),
+            count_rejected: false,
+        };
+        let cells = limits.iter().map(|&(.., count)| Cell { at_ms: NOW, count, previous: 0.0 });
+        let outcome = Outcome::of(&rules, cells, 1, NOW);
+        let mut fields = Fields::default();
+        write(&mut fields, &rules, &outcome);
+        write_ietf(&mut fields, &outcome);
+        write_warning(&mut fields, &outcome, 80.0);
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        fields.iter().map(|(n, v)| (text(n), text(v))).collect()
+    }
+
+    #[track_caller]
+    fn check(limits: &[(Period, f64, f64)], want: &[(&str, &str)]) {
+        let got = fields(limits);
+        for (name, value) in want {
+            let found = got.iter().find(|(n, _)| n == name).map_or("absent", |(_, v)| v);
+            assert_eq!(found, *value, "{name} of {limits:?}");
+        }
+    }
+
+    #[test]
+    fn the_fields_describe_every_limit_and_the_one_that_binds() {
+        use Period::{Day, Hour, Minute};
+        check(
+            &[(Minute, 5.0, 0.0), (Hour, 10.0, 0.0)],
+            &[
+                ("X-RateLimit-Limit-Minute", "5"),
+                ("X-RateLimit-Remaining-Minute", "4"),
+                ("X-RateLimit-Remaining-Hour", "9"),
+                ("RateLimit-Limit", "5"),
+                ("RateLimit-Remaining", "4"),
+                ("RateLimit-Reset", "50"),
+                ("Retry-After", "absent"),
+                ("RateLimit-Policy", "\"minute\";q=5;w=60, \"hour\";q=10;w=3600"),
+                ("RateLimit", "\"minute\";r=4;t=50, \"hour\";r=9;t=3590"),
+                ("X-RateLimit-Warning", "absent"),
+            ],
+        );
+        // Of equal ones the longer window binds.
+        check(&[(Minute, 5.0, 0.0), (Hour, 5.0, 0.0)], &[("RateLimit-Reset", "3590")]);
+        // While one refuses, the others are not charged.
+        check(
+            &[(Minute, 2.0, 2.0), (Day, 9.0, 2.0)],
+            &[
+                ("X-RateLimit-Remaining-Minute", "0"),
+                ("X-RateLimit-Remaining-Day", "7"),
+                ("RateLimit-Limit", "2"),
+                ("Retry-After", "50"),
+            ],
+        );
+        check(&[(Minute, 1.5, 0.0)], &[("RateLimit-Limit", "1.5"), ("RateLimit-Remaining", "0.5")]);
+        check(&[(Minute, 1.5, 1.0)], &[("RateLimit-Remaining", "0"), ("Retry-After", "absent")]);
+        check(&[(Minute, 10.0, 6.0)], &[("X-RateLimit-Warning", "absent")]);
+        check(&[(Minute, 10.0, 7.0), (Hour, 100.0, 7.0)], &[("X-RateLimit-Warning", "\"minute\";used=80")]);
+        check(&[(Minute, 10.0, 70.0)], &[("X-RateLimit-Warning", "\"minute\";used=100")]);
+    }
+
+    #[test]
+    fn numbers_are_printed_as_kong_prints_them() {
+        let mut t = NumberText::default();
+        for (n, want) in [(3.0, "3"), (0.0, "0"), (1.5, "1.5"), (0.1 + 0.2, "0.3"), (1e12, "1000000000000")] {
+            assert_eq!(t.text(n, false), want.as_bytes());
+        }
+        assert_eq!(t.text(3.999_999_999_999, true), b"4");
+        assert_eq!(t.text(3.9, true), b"3");
+    }
+}

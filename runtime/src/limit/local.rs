@@ -1,0 +1,418 @@
+//! Counters in memory, shared by all workers and outliving snapshots.
+//!
+//! Check and count are one step under a shard's lock, so no two workers can both take the last request.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Algorithm, Cell, Key, Outcome, Rules};
+
+/// How many locks the keys are spread over.
+const SHARDS: usize = 128;
+
+/// How many keys are kept by default. A key takes about 250 bytes.
+const CAPACITY: usize = 1 << 20;
+
+/// How many keys are looked at when a new one comes: two finish off what has expired, more when space is needed.
+const SWEEP: usize = 2;
+const SWEEP_FULL: usize = 64;
+
+/// The counters of this process.
+pub struct LocalStore {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: ahash::RandomState,
+    /// Keys per shard.
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    index: HashMap<Arc<str>, u32, ahash::RandomState>,
+    slots: Vec<Slot>,
+    hand: usize,
+}
+
+struct Slot {
+    key: Arc<str>,
+    expires_ms: u64,
+    /// By algorithm and period. A plugin whose limits were changed finds the counters of periods that stayed.
+    cells: Vec<(Tag, Cell)>,
+}
+
+type Tag = (Algorithm, super::Period);
+
+impl Default for LocalStore {
+    fn default() -> Self {
+        Self::with_capacity(CAPACITY)
+    }
+}
+
+impl LocalStore {
+    /// A store that keeps about `capacity` keys. Beyond that an expired key makes room, else one that soon expires.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: ahash::RandomState::new(),
+            capacity: capacity.div_ceil(SHARDS).max(1),
+        }
+    }
+
+    /// Asks for `hits` under all rules at once: all count, or (unless refused requests count too) none.
+    pub fn take(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) -> Outcome {
+        let mut shard = self.shard(key);
+        let Some(slot) = shard.slot(key.as_str(), hits > 0, self.capacity, now_ms) else {
+            return Outcome::of(rules, rules.rules.iter().map(|_| Cell::default()), hits, now_ms);
+        };
+        let states = rules.rules.iter().map(|rule| {
+            let found = slot.cells.iter().find(|(tag, _)| *tag == (rules.algorithm, rule.period));
+            rules.algorithm.advance(rule, found.map_or(Cell::default(), |(_, c)| *c), now_ms)
+        });
+        let mut cells = [Cell::default(); super::Period::ALL.len()];
+        for (cell, state) in cells.iter_mut().zip(states) {
+            *cell = state;
+        }
+        let outcome = Outcome::of(rules, cells.iter().copied(), hits, now_ms);
+        if hits > 0 {
+            let counts = outcome.admitted || rules.count_rejected;
+            for (rule, mut cell) in rules.rules.iter().zip(cells) {
+                cell.count += if counts { f64::from(hits) } else { 0.0 };
+                slot.store(rules.algorithm, rule, cell);
+            }
+        }
+        outcome
+    }
+
+    /// Replaces the counters of a key by what another store says, with `extra` hits on top.
+    fn replace(&self, rules: &Rules, key: &Key, cells: &[Cell], extra: u32, now_ms: u64) {
+        let mut shard = self.shard(key);
+        let Some(slot) = shard.slot(key.as_str(), true, self.capacity, now_ms) else { return };
+        for (rule, cell) in rules.rules.iter().zip(cells) {
+            let mut cell = rules.algorithm.advance(rule, *cell, now_ms);
+            cell.count += f64::from(extra);
+            slot.store(rules.algorithm, rule, cell);
+        }
+    }
+
+    /// How many keys are held.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|s| lock(s).slots.len()).sum()
+    }
+
+    /// Whether no key is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(key.as_str());
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+}
+
+/// A panic elsewhere leaves counters that are whole, so a poisoned lock is taken all the same.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn store(&mut self, algorithm: Algorithm, rule: &super::Rule, cell: Cell) {
+        self.expires_ms = self.expires_ms.max(algorithm.expires_ms(rule, cell));
+        let tag = (algorithm, rule.period);
+        match self.cells.iter_mut().find(|(t, _)| *t == tag) {
+            Some((_, c)) => *c = cell,
+            None => self.cells.push((tag, cell)),
+        }
+    }
+}
+
+impl Shard {
+    fn slot(&mut self, key: &str, create: bool, capacity: usize, now_ms: u64) -> Option<&mut Slot> {
+        let at = match self.index.get(key) {
+            Some(at) => *at,
+            None if create => self.insert(key, capacity, now_ms),
+            None => return None,
+        };
+        self.slots.get_mut(at as usize)
+    }
+
+    fn insert(&mut self, key: &str, capacity: usize, now_ms: u64) -> u32 {
+        self.make_room(capacity, now_ms);
+        let key: Arc<str> = key.into();
+        let at = self.slots.len() as u32;
+        self.index.insert(Arc::clone(&key), at);
+        self.slots.push(Slot { key, expires_ms: 0, cells: Vec::with_capacity(1) });
+        at
+    }
+
+    fn make_room(&mut self, capacity: usize, now_ms: u64) {
+        for _ in 0..SWEEP {
+            if self.turn().is_some_and(|at| self.slots[at].expires_ms <= now_ms) {
+                self.remove(self.hand);
+            }
+        }
+        if self.slots.len() < capacity {
+            return;
+        }
+        let mut victim = (u64::MAX, 0);
+        for _ in 0..SWEEP_FULL {
+            let Some(at) = self.turn() else { return };
+            victim = victim.min((self.slots[at].expires_ms, at));
+            if victim.0 <= now_ms {
+                break;
+            }
+        }
+        self.remove(victim.1);
+    }
+
+    /// Moves the hand on by one.
+    fn turn(&mut self) -> Option<usize> {
+        self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+        (!self.slots.is_empty()).then_some(self.hand)
+    }
+
+    fn remove(&mut self, at: usize) {
+        let gone = self.slots.swap_remove(at);
+        self.index.remove(&gone.key);
+        if let Some(moved) = self.slots.get(at)
+            && let Some(index) = self.index.get_mut(&moved.key)
+        {
+            *index = at as u32;
+        }
+    }
+}
+
+/// Counters that are kept here and settled with a shared store every so often (`sync_rate`).
+///
+/// A key is decided on by a state that is at most two intervals old. So with N gateways it admits its limit and, on top,
+/// at most what the others let through meanwhile: `2 × (N − 1) × rate × sync_rate`. What could not be settled is kept.
+pub struct SyncStore {
+    local: LocalStore,
+    pending: Mutex<HashMap<Key, Pending, ahash::RandomState>>,
+    scheduled: AtomicBool,
+    /// Milliseconds between settlements.
+    pub interval_ms: u64,
+}
+
+/// What is not settled yet of a key.
+#[derive(Clone, Debug)]
+struct Pending {
+    rules: Arc<Rules>,
+    hits: u32,
+    settled_ms: u64,
+}
+
+/// A key to settle: run `rules` with `hits` in the shared store, then [`SyncStore::settled`].
+#[derive(Clone, Debug)]
+pub struct Unsettled {
+    pub key: Key,
+    pub rules: Arc<Rules>,
+    pub hits: u32,
+}
+
+impl SyncStore {
+    /// A store to settle every `interval_ms`.
+    pub fn new(interval_ms: u64) -> Self {
+        Self {
+            local: LocalStore::default(),
+            pending: Mutex::default(),
+            scheduled: AtomicBool::new(false),
+            interval_ms,
+        }
+    }
+
+    /// Whether the shared store must be read before this key can be decided on.
+    pub fn is_stale(&self, key: &Key, now_ms: u64) -> bool {
+        let pending = lock(&self.pending);
+        pending.get(key).is_none_or(|p| p.hits == 0 && p.settled_ms + 2 * self.interval_ms <= now_ms)
+    }
+
+    /// Decides here.
+    pub fn take(&self, rules: &Arc<Rules>, key: &Key, hits: u32, now_ms: u64) -> Outcome {
+        let mut pending = lock(&self.pending);
+        let outcome = self.local.take(rules, key, hits, now_ms);
+        let counted = if outcome.admitted || rules.count_rejected { hits } else { 0 };
+        match pending.get_mut(key) {
+            Some(p) => p.hits = p.hits.saturating_add(counted),
+            None => {
+                let entry = Pending { rules: Arc::clone(rules), hits: counted, settled_ms: now_ms };
+                pending.insert(key.clone(), entry);
+            }
+        }
+        outcome
+    }
+
+    /// True for the one caller who now has to settle after the interval.
+    pub fn claim(&self) -> bool {
+        !self.scheduled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes out everything that is to be settled, and forgets keys that nobody asked for lately.
+    pub fn unsettled(&self, now_ms: u64) -> Vec<Unsettled> {
+        self.scheduled.store(false, Ordering::Release);
+        let mut pending = lock(&self.pending);
+        pending.retain(|_, p| p.hits > 0 || p.settled_ms + 4 * self.interval_ms > now_ms);
+        let dirty = pending.iter_mut().filter(|(_, p)| p.hits > 0);
+        dirty
+            .map(|(key, p)| Unsettled {
+                key: key.clone(),
+                rules: Arc::clone(&p.rules),
+                hits: std::mem::take(&mut p.hits),
+            })
+            .collect()
+    }
+
+    /// The shared store's state of a key, hits sent to it included.
+    pub fn settled(&self, key: &Key, rules: &Arc<Rules>, cells: &[Cell], now_ms: u64) {
+        let mut pending = lock(&self.pending);
+        let entry = pending.entry(key.clone()).or_insert_with(|| Pending {
+            rules: Arc::clone(rules),
+            hits: 0,
+            settled_ms: now_ms,
+        });
+        entry.settled_ms = now_ms;
+        self.local.replace(rules, key, cells, entry.hits, now_ms);
+    }
+
+    /// Puts back what could not be settled.
+    pub fn unsettle(&self, item: Unsettled, now_ms: u64) {
+        let mut pending = lock(&self.pending);
+        let entry = pending.entry(item.key).or_insert_with(|| Pending {
+            rules: item.rules,
+            hits: 0,
+            settled_ms: now_ms,
+        });
+        entry.hits = entry.hits.saturating_add(item.hits);
+    }
+}
+
+impl std::fmt::Debug for SyncStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SyncStore every {} ms", self.interval_ms)
+    }
+}
+
+/// All stores that settle, by what they settle with and how often; they outlive snapshots.
+#[derive(Default)]
+pub struct SyncStores(Mutex<HashMap<(Arc<super::RedisSettings>, u64), Arc<SyncStore>>>);
+
+impl SyncStores {
+    /// The store for these settings and this interval in ms, made on first use.
+    pub fn get(&self, redis: &Arc<super::RedisSettings>, interval_ms: u64) -> Arc<SyncStore> {
+        let mut stores = lock(&self.0);
+        let entry = stores.entry((Arc::clone(redis), interval_ms));
+        Arc::clone(entry.or_insert_with(|| Arc::new(SyncStore::new(interval_ms))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Period, Rule};
+    use super::*;
+
+    const NOW: u64 = 30_000_000 * 60_000;
+
+    fn rules(limits: &[(Period, f64)], count_rejected: bool) -> Rules {
+        let rule = |&(period, limit): &(Period, f64)| Rule { period, limit, burst: limit };
+        Rules { algorithm: Algorithm::Fixed, rules: limits.iter().map(rule).collect(), count_rejected }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new("r:s", name.as_bytes())
+    }
+
+    fn lefts(outcome: &Outcome) -> Vec<f64> {
+        outcome.usages().map(|u| u.left).collect()
+    }
+
+    #[test]
+    fn a_refused_request_counts_nowhere_unless_asked_to() {
+        for (count_rejected, left) in [(false, [0.0, 8.0]), (true, [-3.0, 5.0])] {
+            let store = LocalStore::default();
+            let r = rules(&[(Period::Minute, 2.0), (Period::Hour, 10.0)], count_rejected);
+            let verdicts: Vec<_> = (0..5).map(|_| store.take(&r, &key("a"), 1, NOW).admitted).collect();
+            assert_eq!(verdicts, [true, true, false, false, false]);
+            assert_eq!(lefts(&store.take(&r, &key("a"), 0, NOW)), left, "count_rejected {count_rejected}");
+        }
+    }
+
+    #[test]
+    fn workers_together_admit_exactly_the_limit() {
+        let store = LocalStore::default();
+        let r = rules(&[(Period::Day, 1000.0)], false);
+        let admitted = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        if store.take(&r, &key("hot"), 1, NOW).admitted {
+                            admitted.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(admitted.into_inner(), 1000);
+    }
+
+    #[test]
+    fn changed_limits_find_the_counters_of_periods_that_stayed() {
+        let store = LocalStore::default();
+        store.take(&rules(&[(Period::Minute, 5.0)], false), &key("a"), 1, NOW);
+        let both = rules(&[(Period::Minute, 9.0), (Period::Hour, 9.0)], false);
+        assert_eq!(lefts(&store.take(&both, &key("a"), 1, NOW)), [8.0, 9.0]);
+        assert_eq!(lefts(&store.take(&rules(&[(Period::Minute, 5.0)], false), &key("a"), 1, NOW)), [3.0]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_expired_keys_go_first() {
+        let store = LocalStore::with_capacity(SHARDS * 8);
+        let r = rules(&[(Period::Minute, 5.0)], false);
+        for n in 0..20_000 {
+            store.take(&r, &key(&format!("k{n}")), 1, NOW);
+        }
+        assert!(store.len() <= SHARDS * 8, "{}", store.len());
+        let year = rules(&[(Period::Year, 5.0)], false);
+        store.take(&year, &key("long"), 1, NOW);
+        let later = NOW + 120_000;
+        for n in 0..20_000 {
+            store.take(&r, &key(&format!("m{n}")), 1, later + n);
+        }
+        assert_eq!(lefts(&store.take(&year, &key("long"), 0, later)), [4.0], "short-lived keys made room");
+        assert!(store.len() <= SHARDS * 8);
+        // Every key that is left is found, so index and slots agree.
+        let held: usize = store.shards.iter().map(|s| lock(s).index.len()).sum();
+        assert_eq!(held, store.len());
+    }
+
+    #[test]
+    fn looking_makes_no_key() {
+        let store = LocalStore::default();
+        let r = rules(&[(Period::Minute, 5.0)], false);
+        assert_eq!(lefts(&store.take(&r, &key("a"), 0, NOW)), [5.0]);
+        assert!(store.is_empty());
+    }
+
+    #[test]
+    fn settling_brings_in_what_others_counted() {
+        let store = SyncStore::new(100);
+        let r = Arc::new(rules(&[(Period::Minute, 10.0)], false));
+        let k = key("a");
+        assert!(store.is_stale(&k, NOW));
+        store.settled(&k, &r, &[Cell { at_ms: NOW, count: 4.0, previous: 0.0 }], NOW);
+        assert!(!store.is_stale(&k, NOW));
+        assert_eq!(lefts(&store.take(&r, &k, 1, NOW)), [6.0]);
+        assert!(store.claim() && !store.claim());
+        let work = store.unsettled(NOW);
+        assert_eq!(work.iter().map(|u| u.hits).collect::<Vec<_>>(), [1]);
+        store.take(&r, &k, 1, NOW);
+        // Others added 2 meanwhile; the hit taken since is not lost.
+        store.settled(&k, &r, &[Cell { at_ms: NOW, count: 7.0, previous: 0.0 }], NOW);
+        assert_eq!(lefts(&store.take(&r, &k, 0, NOW)), [2.0]);
+        let again = store.unsettled(NOW);
+        store.unsettle(again[0].clone(), NOW);
+        assert_eq!(store.unsettled(NOW)[0].hits, 1, "what failed is kept");
+        assert!(store.unsettled(NOW + 1000).is_empty());
+        assert!(store.is_stale(&k, NOW + 1000));
+    }
+}

@@ -1,0 +1,143 @@
+//! Rate limits: the arithmetic and the types, apart from where counts are stored. Knows no clock and no network.
+
+pub mod algorithm;
+pub mod headers;
+pub mod local;
+pub mod redis;
+pub mod window;
+
+use std::sync::Arc;
+
+pub use self::redis::RedisSettings;
+pub use algorithm::{Algorithm, Cell};
+pub use local::LocalStore;
+pub use window::Period;
+
+/// One limit: so many requests a period.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    pub period: Period,
+    /// Requests per period. Kong allows fractions.
+    pub limit: f64,
+    /// Capacity of the bucket, in requests; only [`Algorithm::Bucket`] looks at it.
+    pub burst: f64,
+}
+
+/// The limits that apply together. A request passes only if it passes all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    pub algorithm: Algorithm,
+    /// Shortest period first, each period at most once.
+    pub rules: Vec<Rule>,
+    /// Whether a refused request counts all the same.
+    pub count_rejected: bool,
+}
+
+/// One decision asked of a shared store.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub redis: Arc<RedisSettings>,
+    pub rules: Arc<Rules>,
+    /// What the counters belong to: `SCOPE:IDENTIFIER` (see [`Key`]).
+    pub key: Key,
+    /// How many hits to take; 0 only looks.
+    pub hits: u32,
+    /// Count in this process and settle with the store every so often, where that was asked for.
+    pub sync: Option<Arc<local::SyncStore>>,
+    /// Wall clock of the request in ms since 1970. Only `sync` uses it; otherwise the store's own clock rules.
+    pub now_ms: u64,
+}
+
+/// The stem of a request's counters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(String);
+
+/// Longer identifiers are replaced by their digest, so that a client cannot fill a store with long keys.
+const LONGEST_IDENTIFIER: usize = 128;
+
+impl Key {
+    /// The counters of `identifier` within `scope`, which was made by [`scope`].
+    pub fn new(scope: &str, identifier: &[u8]) -> Self {
+        let mut key = String::with_capacity(scope.len() + 1 + identifier.len().min(LONGEST_IDENTIFIER));
+        key.push_str(scope);
+        key.push(':');
+        match std::str::from_utf8(identifier) {
+            Ok(text) if text.len() <= LONGEST_IDENTIFIER => key.push_str(text),
+            _ => {
+                use std::fmt::Write as _;
+                key.push_str("sha256=");
+                for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, identifier).as_ref() {
+                    let _ = write!(key, "{byte:02x}");
+                }
+            }
+        }
+        Self(key)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+const NIL_UUID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// The scope that a plugin's counters belong to: the route and service that it is attached to, not those of a request.
+pub fn scope(route_id: Option<&str>, service_id: Option<&str>) -> String {
+    format!("{}:{}", route_id.unwrap_or(NIL_UUID), service_id.unwrap_or(NIL_UUID))
+}
+
+/// How one limit stood when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    pub period: Period,
+    pub limit: f64,
+    /// What was left before this request; below 0 where refused requests count.
+    pub left: f64,
+    /// Whether this limit refuses the request.
+    pub exhausted: bool,
+    /// Seconds, rounded up: until the window ends; of a bucket, until the next request fits or it is full.
+    pub reset_s: u64,
+}
+
+/// How all limits stood, and what follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    usages: [Option<Usage>; Period::ALL.len()],
+    /// Whether the request may pass.
+    pub admitted: bool,
+}
+
+impl Outcome {
+    /// The outcome for `rules` whose states before the request are `cells`, in the same order.
+    pub fn of(rules: &Rules, cells: impl Iterator<Item = Cell>, hits: u32, now_ms: u64) -> Self {
+        let mut usages = [None; Period::ALL.len()];
+        for ((slot, rule), cell) in usages.iter_mut().zip(&rules.rules).zip(cells) {
+            *slot = Some(rules.algorithm.usage(rule, cell, hits, now_ms));
+        }
+        let admitted = !usages.iter().flatten().any(|u| u.exhausted);
+        Self { usages, admitted }
+    }
+
+    /// One for each rule, shortest period first.
+    pub fn usages(&self) -> impl Iterator<Item = &Usage> {
+        self.usages.iter().flatten()
+    }
+}
+
+/// Why a shared store gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Known to be unreachable; nothing was tried.
+    #[error("redis is unreachable")]
+    Down,
+    /// Not within the time that a request may wait.
+    #[error("redis did not answer in time")]
+    Timeout,
+    /// The connection broke while the request waited.
+    #[error("the connection to redis broke")]
+    Broken,
+    /// The store answered with an error: loading, busy, out of memory, read-only, no permission.
+    #[error("redis refused the command")]
+    Refused,
+}

@@ -1,0 +1,108 @@
+//! Where a Redis is and how to speak to it. Equal settings share a connection.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The settings of one Redis.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RedisSettings {
+    /// Name or address, without brackets.
+    pub host: String,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub database: i64,
+    /// Bounds connecting, with the handshake.
+    pub timeout: Duration,
+    /// No request waits longer.
+    pub max_wait: Duration,
+    pub tls: Option<RedisTls>,
+}
+
+/// TLS to Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RedisTls {
+    /// Whether the server's certificate must be valid for its name. Kong's default is no.
+    pub verify: bool,
+    /// The name to ask for and to verify, where it is not the host.
+    pub server_name: Option<String>,
+}
+
+/// What a request waits for Redis at most, unless the config says otherwise.
+pub const DEFAULT_MAX_WAIT: Duration = Duration::from_millis(100);
+
+impl RedisSettings {
+    /// Reads `redis://[user:password@]host[:port][/database]`; `rediss` is TLS, verified unless `#insecure`.
+    pub fn from_url(url: &str) -> Result<Self, String> {
+        use redis::IntoConnectionInfo as _;
+        // The error of the library may quote the URL, and with it the password.
+        let info = url.into_connection_info().map_err(|_| {
+            "not a Redis URL; write `redis://user:password@host:6379/0`, or `rediss://` for TLS".to_owned()
+        })?;
+        let (host, port, tls) = match info.addr() {
+            redis::ConnectionAddr::Tcp(host, port) => (host, *port, None),
+            redis::ConnectionAddr::TcpTls { host, port, insecure, .. } => {
+                (host, *port, Some(RedisTls { verify: !insecure, server_name: None }))
+            }
+            _ => {
+                return Err("Redis over a Unix socket is not supported; write `redis://host:6379`".to_owned());
+            }
+        };
+        let login = info.redis_settings();
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            username: login.username().map(str::to_owned),
+            password: login.password().map(str::to_owned),
+            database: login.db(),
+            timeout: Duration::from_secs(2),
+            max_wait: DEFAULT_MAX_WAIT,
+            tls,
+        })
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// `redis://host:port/database`, without login.
+impl fmt::Display for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let s = RedisSettings::from_url("rediss://u:p%40@cache.test:6390/3").unwrap();
+        assert_eq!((s.host.as_str(), s.port, s.database), ("cache.test", 6390, 3));
+        assert_eq!((s.username.as_deref(), s.password.as_deref()), (Some("u"), Some("p@")));
+        assert_eq!(s.tls, Some(RedisTls { verify: true, server_name: None }));
+        let plain = RedisSettings::from_url("redis://127.0.0.1").unwrap();
+        assert_eq!((plain.port, plain.database, plain.tls), (6379, 0, None));
+        assert_eq!(RedisSettings::from_url("redis://[::1]:7000").unwrap().host, "::1");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_quoting_it() {
+        for url in ["", "http://u:hunter2@x", "redis://u:hunter2@:x", "redis+unix:///tmp/hunter2"] {
+            let error = RedisSettings::from_url(url).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_never_shown() {
+        let s = RedisSettings::from_url("redis://user:hunter2@h/0").unwrap();
+        assert_eq!(format!("{s:?} {s}"), "redis://h:6379/0 redis://h:6379/0");
+    }
+}
