@@ -29,6 +29,9 @@ pub enum Command {
     Echo(commands::echo::Args),
     /// Explain a diagnostic code
     Explain(commands::explain::Args),
+    /// Write the generated documentation
+    #[command(hide = true)]
+    Docs(commands::docs::Args),
     /// Print a completion script for a shell
     Completions(commands::completions::Args),
 }

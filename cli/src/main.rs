@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod exit;
+mod reference;
 mod render;
 
 use clap::Parser as _;

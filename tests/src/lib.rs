@@ -1,1 +1,3 @@
+//! Helpers for end-to-end tests of the real binary.
 
+pub mod binary;

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod certs;
 pub mod completions;
+pub mod docs;
 pub mod echo;
 pub mod explain;
 pub mod serve;
@@ -22,6 +23,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Bench(args) => bench::run(*args),
         Command::Echo(args) => echo::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Docs(args) => docs::run(args),
         Command::Completions(args) => completions::run(args),
     }
 }

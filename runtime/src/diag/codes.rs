@@ -17,13 +17,13 @@ macro_rules! codes {
 }
 
 codes! {
-    SYNTAX = "GW1001" "syntax" Error "The file is not well-formed YAML or JSON.";
-    UNKNOWN_FIELD = "GW1002" "unknown-field" Error "A field that this entity or plugin does not have.";
-    WRONG_TYPE = "GW1003" "wrong-type" Error "A value of another type than the field takes.";
-    OUT_OF_RANGE = "GW1004" "out-of-range" Error "A number or length outside what the field allows.";
-    CONFLICTING_FIELDS = "GW2201" "conflicting-fields" Error "Fields of a plugin that exclude each other are both given. Keep the one that you mean.";
-    MISSING_ALTERNATIVE = "GW2202" "missing-alternative" Error "A plugin needs one of several fields and has none of them, or a field without the one that it depends on.";
-    INVALID_VALUE = "GW2203" "invalid-value" Error "A value of the right type that the plugin cannot use: no address, no regular expression, no `name:value` pair.";
+    SYNTAX = "GW1001" "syntax" Error include_str!("pages/GW1001.md");
+    UNKNOWN_FIELD = "GW1002" "unknown-field" Error include_str!("pages/GW1002.md");
+    WRONG_TYPE = "GW1003" "wrong-type" Error include_str!("pages/GW1003.md");
+    OUT_OF_RANGE = "GW1004" "out-of-range" Error include_str!("pages/GW1004.md");
+    CONFLICTING_FIELDS = "GW2201" "conflicting-fields" Error include_str!("pages/GW2201.md");
+    MISSING_ALTERNATIVE = "GW2202" "missing-alternative" Error include_str!("pages/GW2202.md");
+    INVALID_VALUE = "GW2203" "invalid-value" Error include_str!("pages/GW2203.md");
     EVERY_REQUEST_401 = "GW4001" "every-request-401" Warning lint::every_request_401::DOC;
     JWT_WITHOUT_EXP = "GW4002" "jwt-without-exp" Warning lint::jwt_without_exp::DOC;
     WEAK_HMAC_SECRET = "GW4003" "weak-hmac-secret" Warning lint::weak_hmac_secret::DOC;

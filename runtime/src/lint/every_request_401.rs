@@ -34,9 +34,11 @@ or name an `anonymous` consumer, or (for `jwt`) list `issuers`, whose subjects n
 pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
     for &(name, kind, entity) in AUTHENTICATORS {
         let has = facts.model.credentials.iter().any(|c| c.kind == kind);
-        for plugin in facts.model.plugins.iter().filter(|p| p.enabled && p.name.value == name) {
+        for (i, plugin) in
+            facts.model.plugins.iter().enumerate().filter(|(_, p)| p.enabled && p.name.value == name)
+        {
             let passes = plugin.config.get("anonymous").is_some() || has_issuers(plugin);
-            let routes = facts.routes_of(plugin);
+            let routes = facts.routes_of(i);
             let Some(&first) = routes.first() else { continue };
             if has || passes {
                 continue;

@@ -15,6 +15,9 @@ pub struct Facts<'a> {
     services: HashMap<&'a str, usize>,
     routes: HashMap<&'a str, usize>,
     consumers: HashMap<&'a str, usize>,
+    /// The other way round: for every plugin the live routes that it runs on.
+    plugin_routes: Vec<Vec<usize>>,
+    service_routes: HashMap<usize, Vec<usize>>,
 }
 
 /// An authenticator and the credentials that it looks up.
@@ -39,6 +42,8 @@ impl<'a> Facts<'a> {
             services: HashMap::new(),
             routes: HashMap::new(),
             consumers: HashMap::new(),
+            plugin_routes: vec![Vec::new(); model.plugins.len()],
+            service_routes: HashMap::new(),
         };
         for (i, s) in model.services.iter().enumerate() {
             facts.services.extend(s.name.iter().map(|n| (n.as_str(), i)));
@@ -53,6 +58,14 @@ impl<'a> Facts<'a> {
             facts.consumers.insert(&c.id, i);
         }
         facts.chains = facts.chains();
+        for route in facts.live_routes().collect::<Vec<_>>() {
+            for &plugin in &facts.chains[route] {
+                facts.plugin_routes[plugin].push(route);
+            }
+            if let Some(service) = facts.service_index_of(route) {
+                facts.service_routes.entry(service).or_default().push(route);
+            }
+        }
         facts
     }
 
@@ -102,17 +115,44 @@ impl<'a> Facts<'a> {
     }
 
     /// Enabled plugins of a name whose config could be read.
-    pub fn plugins(&self, name: &str) -> impl Iterator<Item = &'a Plugin> + use<'a, '_> {
+    pub fn plugins(&self, name: &str) -> impl Iterator<Item = &'a Plugin> + use<'a> {
+        self.numbered_plugins(name).map(|(_, p)| p)
+    }
+
+    /// The same, each with its index.
+    pub fn numbered_plugins(&self, name: &str) -> impl Iterator<Item = (usize, &'a Plugin)> + use<'a> {
         let known = registry::find(name).is_some();
         let model = self.model;
         let name = name.to_owned();
-        model.plugins.iter().filter(move |p| known && p.enabled && p.name.value == name)
+        model.plugins.iter().enumerate().filter(move |(_, p)| known && p.enabled && p.name.value == name)
     }
 
-    /// Routes on whose requests this very plugin runs.
-    pub fn routes_of(&self, plugin: &Plugin) -> Vec<usize> {
-        let is = |p: &&Plugin| std::ptr::eq(*p, plugin);
-        self.live_routes().filter(|&r| self.plugins_on(r).any(|p| is(&p))).collect()
+    /// Live routes on whose requests the plugin with this index runs.
+    pub fn routes_of(&self, plugin: usize) -> &[usize] {
+        &self.plugin_routes[plugin]
+    }
+
+    /// Live routes that the plugin would run on if there were no other of its name.
+    pub fn routes_in_scope(&self, plugin: &Plugin) -> Vec<usize> {
+        let service = plugin.service.as_ref().map(|s| self.service(s));
+        match (&plugin.route, service) {
+            (Some(r), service) => {
+                let fits = |&r: &usize| service.is_none_or(|wanted| wanted == self.service_index_of(r));
+                self.route(r)
+                    .filter(|&r| self.is_live(&self.model.routes[r]))
+                    .filter(fits)
+                    .into_iter()
+                    .collect()
+            }
+            (None, Some(service)) => {
+                service.and_then(|s| self.service_routes.get(&s).cloned()).unwrap_or_default()
+            }
+            (None, None) => self.live_routes().collect(),
+        }
+    }
+
+    fn service_index_of(&self, route: usize) -> Option<usize> {
+        self.service(self.model.routes[route].service.as_ref()?)
     }
 
     /// Whether a route asks who is there, by whatever authenticator.

@@ -26,7 +26,9 @@ plugins: [{ name: jwt, config: { claims_to_verify: [exp] } }]
 pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
     for plugin in facts.plugins("jwt").filter(|p| !has_issuers(p)) {
         let claims = plugin.config.strings("claims_to_verify");
-        if claims.iter().any(|c| c.value == "exp") {
+        // `maximum_expiration` looks at `exp` too.
+        let bounded = plugin.config.num("maximum_expiration").is_some_and(|n| n > 0.0);
+        if bounded || claims.iter().any(|c| c.value == "exp") {
             continue;
         }
         let (span, label) = match plugin.config.given("claims_to_verify") {

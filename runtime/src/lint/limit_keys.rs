@@ -68,12 +68,12 @@ pub fn forgeable(facts: &Facts<'_>, diags: &mut Diags) {
 /// Reports limits by consumer where there are none.
 pub fn unidentified(facts: &Facts<'_>, diags: &mut Diags) {
     for name in ["rate-limiting", "response-ratelimiting"] {
-        for plugin in facts.plugins(name).filter(|p| p.config.given("limit_by")) {
+        for (i, plugin) in facts.numbered_plugins(name).filter(|(_, p)| p.config.given("limit_by")) {
             let by = plugin.config.str("limit_by").unwrap_or("");
             if !matches!(by, "consumer" | "credential") {
                 continue;
             }
-            let Some(route) = facts.routes_of(plugin).into_iter().find(|&r| !facts.has_authenticator(r))
+            let Some(route) = facts.routes_of(i).iter().copied().find(|&r| !facts.has_authenticator(r))
             else {
                 continue;
             };

@@ -5,6 +5,7 @@
 
 mod facts;
 mod ranking;
+mod silence;
 
 pub mod acl_groups;
 pub mod cors_any_origin;
@@ -94,7 +95,7 @@ pub fn run(model: &Model, sources: &Sources, whole: bool, wanted: &dyn Fn(&Code)
     for lint in ALL.iter().filter(|l| (whole || !l.needs_whole) && l.codes.iter().any(|c| wanted(c))) {
         (lint.run)(&facts, &mut diags);
     }
-    diags.retain(|d| wanted(d.code));
+    diags.retain(|d| wanted(d.code) && !silence::is_silenced(sources, d));
     diags
 }
 

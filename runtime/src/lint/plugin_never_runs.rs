@@ -2,7 +2,6 @@
 
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
-use crate::model::Plugin;
 
 pub const DOC: &str = "\
 ## What it does
@@ -46,8 +45,11 @@ pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
             }
             continue;
         }
-        let scope: Vec<usize> = in_scope(facts, plugin);
-        if scope.is_empty() || scope.iter().any(|&r| facts.chains[r].contains(&i)) {
+        if !facts.routes_of(i).is_empty() {
+            continue;
+        }
+        let scope = facts.routes_in_scope(plugin);
+        if scope.is_empty() {
             continue;
         }
         let other = facts.plugin_on(scope[0], &plugin.name);
@@ -72,18 +74,6 @@ pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
         diags
             .push(d.note("of several entries of one plugin only the most specific runs; they do not add up"));
     }
-}
-
-/// Live routes that the plugin would run on if there were no other of its name.
-fn in_scope(facts: &Facts<'_>, plugin: &Plugin) -> Vec<usize> {
-    let route = plugin.route.as_ref().map(|r| facts.route(r));
-    let service = plugin.service.as_ref().map(|s| facts.service(s));
-    let service_of = |r: usize| facts.model.routes[r].service.as_ref().and_then(|s| facts.service(s));
-    facts
-        .live_routes()
-        .filter(|&r| route.is_none_or(|wanted| wanted == Some(r)))
-        .filter(|&r| service.is_none_or(|wanted| wanted == service_of(r)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Atom<'_> {
     fn real_rank(&self) -> impl Ord {
         let (kinds, regex) = (self.kinds(), self.is_regex());
         let priority = if regex { self.entity.regex_priority } else { 0 };
-        let (plain, headers, id) = (self.plain_hosts(), self.entity.headers.len(), self.entity.id.clone());
+        let (plain, headers, id) = (self.plain_hosts(), self.entity.headers.len(), self.entity.id.as_str());
         match kinds {
             0..=3 => (0, 0, plain, 0, regex, kinds, headers, priority, self.prefix_len(), id),
             _ => (1, kinds, plain, headers, regex, 0, 0, priority, self.prefix_len(), id),

@@ -1,8 +1,12 @@
 //! Upstreams that cannot balance.
 
+use std::collections::HashMap;
+
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::Ref;
 use crate::model::schema::Record;
+use crate::source::Span;
 
 pub const NO_TARGETS_DOC: &str = "\
 ## What it does
@@ -47,16 +51,22 @@ healthchecks:
 
 /// Reports upstreams without anybody behind them.
 pub fn no_targets(facts: &Facts<'_>, diags: &mut Diags) {
+    let hosts: HashMap<&str, Span> =
+        facts.model.services.iter().filter(|s| s.enabled).map(|s| (s.host.as_str(), s.host.span)).collect();
+    // By the upstream's name, id or index: whether any target has weight.
+    let (mut named, mut nested) = (HashMap::<&str, bool>::new(), HashMap::<usize, bool>::new());
+    for t in &facts.model.targets {
+        match &t.upstream {
+            Some(Ref::Name(name)) => *named.entry(name).or_default() |= t.weight > 0,
+            Some(Ref::Parent(i)) => *nested.entry(*i).or_default() |= t.weight > 0,
+            None => {}
+        }
+    }
     for (i, u) in facts.model.upstreams.iter().enumerate() {
-        let used = facts.model.services.iter().find(|s| s.enabled && s.host.value == u.name.value);
-        let belongs = |r: &crate::model::Ref| match r {
-            crate::model::Ref::Parent(parent) => *parent == i,
-            crate::model::Ref::Name(name) => name.value == u.name.value || name.value == u.id,
-        };
-        let mut targets =
-            facts.model.targets.iter().filter(|t| t.upstream.as_ref().is_some_and(belongs)).peekable();
-        let weighs = targets.peek().is_some();
-        let (Some(service), false) = (used, targets.any(|t| t.weight > 0)) else { continue };
+        let all = [nested.get(&i), named.get(u.name.as_str()), named.get(u.id.as_str())];
+        let targets: Vec<bool> = all.into_iter().flatten().copied().collect();
+        let (Some(host), false) = (hosts.get(u.name.as_str()), targets.contains(&true)) else { continue };
+        let weighs = !targets.is_empty();
         diags.push(
             Diagnostic::new(
                 &codes::UPSTREAM_WITHOUT_TARGETS,
@@ -64,7 +74,7 @@ pub fn no_targets(facts: &Facts<'_>, diags: &mut Diags) {
                 format!("every request to upstream `{}` gets 503: it has no targets", u.name.value),
             )
             .label(if weighs { "all its targets have weight 0" } else { "has no targets" })
-            .also(facts.first_line(service.host.span), "this service's requests go there")
+            .also(facts.first_line(*host), "this service's requests go there")
             .help("add `targets: [{ target: \"HOST:PORT\" }]`"),
         );
     }
