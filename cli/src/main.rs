@@ -1,9 +1,11 @@
 //! `gw`: arguments to commands to exit codes. Everything else lives in a command's own file.
 
 mod args;
+mod certs;
 mod commands;
 mod exit;
 mod reference;
+mod load;
 mod render;
 
 use clap::Parser as _;

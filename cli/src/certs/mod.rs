@@ -1,0 +1,216 @@
+//! Certificates for development: an authority, and what it signs for servers and clients.
+
+pub mod inspect;
+pub mod store;
+
+use anyhow::Context as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, string::Ia5String,
+};
+use time::{Duration, OffsetDateTime};
+
+/// Days that an authority lives.
+pub const CA_DAYS: u32 = 730;
+/// Days that a server's or client's certificate lives.
+pub const LEAF_DAYS: u32 = 90;
+/// More days than clients accept of a server's certificate.
+pub const MAX_LEAF_DAYS: u32 = 398;
+/// What every server certificate is good for.
+pub const LOCAL_HOSTS: &[&str] = &["localhost", "127.0.0.1", "::1"];
+
+/// A certificate and its private key, in PEM.
+pub struct Pair {
+    pub certificate: String,
+    /// PKCS#8.
+    pub key: String,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Server,
+    Client,
+}
+
+/// A certificate to be signed.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub purpose: Purpose,
+    /// DNS names, one leftmost `*` allowed, and IP addresses; for a client its names.
+    pub names: Vec<String>,
+    pub days: u32,
+}
+
+/// Makes a self-signed authority on P-256. It may sign end-entity certificates only.
+pub fn authority(now: OffsetDateTime) -> anyhow::Result<Pair> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    // Authorities of one name with several keys confuse trust stores, so the name tells them apart.
+    let id: String = key.public_key_raw().iter().rev().take(4).map(|b| format!("{b:02x}")).collect();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("gw development CA {id}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    lifetime(&mut params, now, CA_DAYS);
+    let certificate = params.self_signed(&key)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// Has `ca` sign a certificate for a fresh key on P-256.
+pub fn issue(ca: &Pair, request: &Request, now: OffsetDateTime) -> anyhow::Result<Pair> {
+    let ca_key = KeyPair::from_pem(&ca.key).context("the authority's key cannot be read")?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, ca_key)
+        .context("the authority's certificate cannot be read")?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = request.names.iter().map(|n| alt_name(n)).collect::<Result<_, _>>()?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    // A common name holds 64 characters; verifiers look at the alternative names anyway.
+    if let Some(name) = request.names.iter().find(|n| n.len() <= 64) {
+        params.distinguished_name.push(DnType::CommonName, name.as_str());
+    }
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![match request.purpose {
+        Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    params.use_authority_key_identifier_extension = true;
+    lifetime(&mut params, now, request.days);
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// A certificate for `hosts` and the local ones from an authority that lives as long as this call: certificate chain,
+/// key, and the authority's certificate to trust, all in PEM.
+pub fn development_certificate(hosts: &[String]) -> anyhow::Result<(String, String, String)> {
+    let now = OffsetDateTime::now_utc();
+    let ca = authority(now)?;
+    let request = Request { purpose: Purpose::Server, names: server_names(hosts), days: LEAF_DAYS };
+    let pair = issue(&ca, &request, now)?;
+    Ok((pair.certificate, pair.key, ca.certificate))
+}
+
+/// The local hosts and `hosts`, each once.
+pub fn server_names(hosts: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for host in LOCAL_HOSTS.iter().copied().chain(hosts.iter().map(String::as_str)) {
+        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+        if !names.contains(&host) {
+            names.push(host);
+        }
+    }
+    names
+}
+
+/// Whether a certificate can be for this name: an address, or a host name whose leftmost label may be `*`.
+pub fn is_certifiable(name: &str) -> bool {
+    if name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
+        return true;
+    }
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    plain.len() <= 253 && plain.split('.').all(label)
+}
+
+fn alt_name(name: &str) -> anyhow::Result<SanType> {
+    if let Ok(address) = name.parse() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let text = || Ia5String::try_from(name.to_owned()).with_context(|| format!("`{name}` is not ASCII"));
+    if name.contains("://") {
+        return Ok(SanType::URI(text()?));
+    }
+    if name.contains('@') {
+        return Ok(SanType::Rfc822Name(text()?));
+    }
+    anyhow::ensure!(is_certifiable(name), "`{name}` is neither a host name nor an IP address");
+    Ok(SanType::DnsName(text()?))
+}
+
+fn lifetime(params: &mut CertificateParams, now: OffsetDateTime, days: u32) {
+    // An hour back, for clients whose clock is slow.
+    params.not_before = now - Duration::hours(1);
+    params.not_after = now + Duration::days(days.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+    use super::*;
+
+    fn der(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+    }
+
+    /// Whether a client that trusts only `ca` finishes a handshake with `host`.
+    fn accepts(chain: &str, key: &str, ca: &str, host: &str) -> bool {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(der(ca)).expect("an authority");
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![der(chain)], key)
+            .expect("certificate and key belong together");
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).expect("a client");
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).expect("a server");
+        for _ in 0..4 {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).expect("memory");
+            server.read_tls(&mut &wire[..]).expect("memory");
+            if server.process_new_packets().is_err() {
+                return false;
+            }
+            wire.clear();
+            server.write_tls(&mut wire).expect("memory");
+            client.read_tls(&mut &wire[..]).expect("memory");
+            if client.process_new_packets().is_err() {
+                return false;
+            }
+        }
+        !client.is_handshaking() && !server.is_handshaking()
+    }
+
+    #[test]
+    fn clients_that_trust_the_authority_accept_its_certificates() {
+        let (chain, key, ca) =
+            development_certificate(&["api.test".into(), "*.wild.test".into(), "LOCALHOST".into()])
+                .expect("it is made");
+        for host in ["localhost", "127.0.0.1", "::1", "api.test", "a.wild.test"] {
+            assert!(accepts(&chain, &key, &ca, host), "{host}");
+        }
+        for host in ["other.test", "wild.test", "127.0.0.2"] {
+            assert!(!accepts(&chain, &key, &ca, host), "{host}");
+        }
+        let (_, _, other) = development_certificate(&[]).expect("it is made");
+        assert!(!accepts(&chain, &key, &other, "localhost"), "another authority");
+    }
+
+    #[test]
+    fn only_names_of_hosts_are_certified() {
+        for good in ["a", "a.b", "*.a.b", "127.0.0.1", "::1", "[::1]", "my_host"] {
+            assert!(is_certifiable(good), "{good}");
+        }
+        for bad in ["", "a..b", "a.*", "*", "a b", "é.test", "*.*.a"] {
+            assert!(!is_certifiable(bad), "{bad}");
+        }
+    }
+}
