@@ -4,8 +4,8 @@ mod args;
 mod certs;
 mod commands;
 mod exit;
-mod reference;
 mod load;
+mod reference;
 mod render;
 
 use clap::Parser as _;
