@@ -5,6 +5,7 @@ mod certs;
 mod commands;
 mod exit;
 mod load;
+mod output;
 mod reference;
 mod render;
 

@@ -3,7 +3,7 @@
 use gw_runtime::diag::codes;
 use gw_runtime::diag::{Code, Severity, suggest};
 
-use crate::exit;
+use crate::{exit, output};
 
 /// Arguments of `gw explain`.
 #[derive(clap::Args, Debug)]
@@ -18,10 +18,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> anyhow::Result<exit::Code> {
-    match args.code {
-        Some(text) => print!("{}", page(find(&text)?)),
-        None => print!("{}", list()),
-    }
+    let text = match args.code {
+        Some(text) => page(find(&text)?),
+        None => list(),
+    };
+    output::print(&text)?;
     Ok(exit::Code::Ok)
 }
 

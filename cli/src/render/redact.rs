@@ -15,8 +15,18 @@ use gw_runtime::source::{FileId, Sources, Span};
 pub struct Secrets(HashMap<u32, Vec<Range<usize>>>);
 
 /// A key that ends in one of these names a secret, whatever entity it belongs to.
-const WORDS: &[&str] =
-    &["secret", "password", "passwd", "secret_v1", "client_secret", "private_key", "token", "key_alt"];
+const WORDS: &[&str] = &[
+    "secret",
+    "password",
+    "passwd",
+    "secret_v1",
+    "private_key",
+    "token",
+    "api_key",
+    "api-key",
+    "apikey",
+    "authorization",
+];
 
 impl Secrets {
     /// Remembers the secret values of a config, and every private key in the files, readable as a config or not.
@@ -74,7 +84,7 @@ impl Secrets {
                 blot(secret.clone());
             }
         }
-        for secret in named_secrets(text, range.clone()) {
+        for secret in named_secrets(text, range.clone()).into_iter().chain(user_info(text, range.clone())) {
             blot(secret);
         }
         // Whole characters were overwritten, or none: a span from either net lies on character boundaries.
@@ -84,7 +94,7 @@ impl Secrets {
 
 fn is_word(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    WORDS.iter().any(|w| name == *w || name.strip_suffix(w).is_some_and(|rest| rest.ends_with('_')))
+    WORDS.iter().any(|w| name == *w || name.strip_suffix(w).is_some_and(|rest| rest.ends_with(['_', '-'])))
 }
 
 /// A value that only names where the secret comes from.
@@ -117,6 +127,17 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
         out.push(start..start + end);
     }
     out
+}
+
+/// User and password in URLs: `redis://:password@host`.
+fn user_info(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
+    let starts = text[range.clone()].match_indices("://").map(|(i, mark)| range.start + i + mark.len());
+    let info = |start: usize| {
+        let authority = &text[start..range.end];
+        let end = authority.find(['/', '"', '\'', ' ', '\n', ',', '}']).unwrap_or(authority.len());
+        authority[..end].rfind('@').map(|at| start..start + at)
+    };
+    starts.filter_map(info).collect()
 }
 
 /// Private keys in PEM, wherever they stand.
@@ -159,6 +180,9 @@ mod tests {
             ("password: '{vault://env/pw}'", "password: '{vault://env/pw}'"),
             ("secret_is_base64: true", "secret_is_base64: true"),
             ("name: secret", "name: secret"),
+            ("- \"Authorization:Basic abc\"", "- \"Authorization:*********\""),
+            ("url: redis://u:p@h:1/0", "url: redis://***@h:1/0"),
+            ("url: http://h/a@b", "url: http://h/a@b"),
         ] {
             assert_eq!(redact(text), want);
         }

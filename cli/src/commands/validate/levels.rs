@@ -9,7 +9,8 @@ use crate::commands::explain;
 
 /// The flags.
 #[derive(clap::Args, Debug, Default)]
-pub struct Args {
+#[group(id = "levels", multiple = true)]
+pub struct LevelArgs {
     /// Make a code an error: GW4002, jwt-without-exp, or `warnings` for all
     #[arg(short = 'D', long, value_name = "CODE")]
     deny: Vec<String>,
@@ -33,7 +34,7 @@ pub struct Levels {
 
 impl Levels {
     /// Understands the flags; an unknown code is an error of usage.
-    pub fn new(args: &Args) -> anyhow::Result<Self> {
+    pub fn new(args: &LevelArgs) -> anyhow::Result<Self> {
         let mut levels = Self::default();
         for text in &args.deny {
             match text.as_str() {
@@ -92,8 +93,8 @@ mod tests {
 
     fn level(deny: &[&str], warn: &[&str], allow: &[&str]) -> Option<Severity> {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-        let levels =
-            Levels::new(&Args { deny: own(deny), warn: own(warn), allow: own(allow) }).expect("known codes");
+        let levels = Levels::new(&LevelArgs { deny: own(deny), warn: own(warn), allow: own(allow) })
+            .expect("known codes");
         let mut diags = vec![Diagnostic::new(&codes::JWT_WITHOUT_EXP, Span::default(), "x")];
         levels.apply(&mut diags);
         diags.first().map(|d| d.severity)
@@ -126,7 +127,7 @@ mod tests {
                 "there is no diagnostic code `jwt-witout-exp`; did you mean `jwt-without-exp`?",
             ),
         ] {
-            let args = Args { allow: vec![allow.to_owned()], ..Args::default() };
+            let args = LevelArgs { allow: vec![allow.to_owned()], ..LevelArgs::default() };
             assert_eq!(Levels::new(&args).expect_err(allow).to_string(), want);
         }
     }
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn quiet_lints_speak_when_asked() {
         let wants = |warn: &str| {
-            let args = Args { warn: vec![warn.to_owned()], ..Args::default() };
+            let args = LevelArgs { warn: vec![warn.to_owned()], ..LevelArgs::default() };
             Levels::new(&args).expect("known").wants(&codes::LIMITER_FAILS_OPEN)
         };
         assert!(!Levels::default().wants(&codes::LIMITER_FAILS_OPEN));

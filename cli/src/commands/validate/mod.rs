@@ -14,6 +14,7 @@ use gw_runtime::source::Sources;
 use gw_runtime::{check, lint};
 
 use crate::exit::{Code, WithCode};
+use crate::output;
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
 use levels::Levels;
 
@@ -30,7 +31,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
-    levels: levels::Args,
+    levels: levels::LevelArgs,
     /// Warn about plugins of Kong that gw does not have, instead of refusing them
     #[arg(long)]
     allow_unsupported: bool,
@@ -66,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         elapsed: started.elapsed(),
         colour: render::colour(),
     };
-    print(&render::render(args.format, &report))?;
+    output::print(&render::render(args.format, &report))?;
     Ok(if has_errors(&diags) { Code::Findings } else { Code::Ok })
 }
 
@@ -84,15 +85,6 @@ fn reason(error: &std::io::Error) -> String {
         ErrorKind::IsADirectory => "it is a directory".to_owned(),
         ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-/// Writes to stdout; a reader who has seen enough (`| head`) is no error.
-fn print(text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
     }
 }
 
