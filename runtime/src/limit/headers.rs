@@ -67,18 +67,19 @@ pub fn write_ietf(fields: &mut Fields, outcome: &Outcome) {
     fields.push(b"RateLimit", state.as_bytes());
 }
 
-/// `X-RateLimit-Warning: "minute";used=85`, once `percent` of a limit is used; tells which limit is nearest its end.
-pub fn write_warning(fields: &mut Fields, outcome: &Outcome, percent: f64) -> Option<Warning> {
+/// The limit that is nearest its end, if `percent` of it is used.
+pub fn warning(outcome: &Outcome, percent: f64) -> Option<Warning> {
     let share = |u: &Usage| (1.0 - remaining(u, outcome) / u.limit) * 100.0;
     let fullest = outcome.usages().max_by(|a, b| share(a).total_cmp(&share(b)))?;
     let used = share(fullest);
-    if used + 1e-9 < percent {
-        return None;
-    }
-    let warning = Warning { period: fullest.period, used_percent: used.clamp(0.0, 100.0).round() as u8 };
+    let used_percent = used.clamp(0.0, 100.0).round() as u8;
+    (used + 1e-9 >= percent).then_some(Warning { period: fullest.period, used_percent })
+}
+
+/// `X-RateLimit-Warning: "minute";used=85`.
+pub fn write_warning(fields: &mut Fields, warning: Warning) {
     let text = format!("\"{}\";used={}", warning.period.name(), warning.used_percent);
     fields.push(b"X-RateLimit-Warning", text.as_bytes());
-    Some(warning)
 }
 
 const fn titles(period: Period) -> (&'static str, &'static str) {
@@ -135,7 +136,9 @@ mod tests {
         let mut fields = Fields::default();
         write(&mut fields, &rules, &outcome);
         write_ietf(&mut fields, &outcome);
-        write_warning(&mut fields, &outcome, 80.0);
+        if let Some(warning) = warning(&outcome, 80.0) {
+            write_warning(&mut fields, warning);
+        }
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         fields.iter().map(|(n, v)| (text(n), text(v))).collect()
     }

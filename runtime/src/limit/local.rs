@@ -307,7 +307,7 @@ impl SyncStores {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Period, Rule};
+    use super::super::{Identifier, Period, Rule};
     use super::*;
 
     const NOW: u64 = 30_000_000 * 60_000;
@@ -318,7 +318,7 @@ mod tests {
     }
 
     fn key(name: &str) -> Key {
-        Key::new("r:s", name.as_bytes())
+        Key::new("r:s", Identifier::Text(name.as_bytes()))
     }
 
     fn lefts(outcome: &Outcome) -> Vec<f64> {

@@ -38,7 +38,7 @@ pub struct Rules {
 pub struct Request {
     pub redis: Arc<RedisSettings>,
     pub rules: Arc<Rules>,
-    /// What the counters belong to: `SCOPE:IDENTIFIER` (see [`Key`]).
+    /// What the counters belong to.
     pub key: Key,
     /// How many hits to take; 0 only looks.
     pub hits: u32,
@@ -48,30 +48,52 @@ pub struct Request {
     pub now_ms: u64,
 }
 
-/// The stem of a request's counters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The stem of a request's counters: `ROUTE:SERVICE:IDENTIFIER`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key(String);
+
+/// Whose counters are meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Identifier<'a> {
+    /// An id, or what a client sent.
+    Text(&'a [u8]),
+    Ip(std::net::IpAddr),
+}
 
 /// Longer identifiers are replaced by their digest, so that a client cannot fill a store with long keys.
 const LONGEST_IDENTIFIER: usize = 128;
 
 impl Key {
     /// The counters of `identifier` within `scope`, which was made by [`scope`].
-    pub fn new(scope: &str, identifier: &[u8]) -> Self {
-        let mut key = String::with_capacity(scope.len() + 1 + identifier.len().min(LONGEST_IDENTIFIER));
+    pub fn new(scope: &str, identifier: Identifier<'_>) -> Self {
+        let mut key = Self::default();
+        key.rewrite(scope, identifier);
+        key
+    }
+
+    /// Makes this the key that [`Key::new`] would make, reusing its memory.
+    pub fn rewrite(&mut self, scope: &str, identifier: Identifier<'_>) {
+        use std::fmt::Write as _;
+        let key = &mut self.0;
+        key.clear();
         key.push_str(scope);
         key.push(':');
-        match std::str::from_utf8(identifier) {
+        let bytes = match identifier {
+            Identifier::Ip(ip) => {
+                let _ = write!(key, "{ip}");
+                return;
+            }
+            Identifier::Text(bytes) => bytes,
+        };
+        match std::str::from_utf8(bytes) {
             Ok(text) if text.len() <= LONGEST_IDENTIFIER => key.push_str(text),
             _ => {
-                use std::fmt::Write as _;
                 key.push_str("sha256=");
-                for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, identifier).as_ref() {
+                for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref() {
                     let _ = write!(key, "{byte:02x}");
                 }
             }
         }
-        Self(key)
     }
 
     /// The text.
@@ -140,4 +162,22 @@ pub enum StoreError {
     /// The store answered with an error: loading, busy, out of memory, read-only, no permission.
     #[error("redis refused the command")]
     Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_and_name_the_scope() {
+        let ip = Identifier::Ip("2001:db8::1".parse().unwrap());
+        assert_eq!(Key::new(&scope(Some("r"), None), ip).as_str(), format!("r:{NIL_UUID}:2001:db8::1"));
+        let long = Key::new("r:s", Identifier::Text(&[b'x'; 4000]));
+        assert_eq!(long.as_str().len(), "r:s:sha256=".len() + 64);
+        assert_ne!(long, Key::new("r:s", Identifier::Text(&[b'x'; 4001])));
+        assert!(Key::new("r:s", Identifier::Text(b"\xff")).as_str().starts_with("r:s:sha256="));
+        let mut reused = long;
+        reused.rewrite("a:b", Identifier::Text(b"c"));
+        assert_eq!(reused.as_str(), "a:b:c");
+    }
 }

@@ -76,6 +76,7 @@ policies! {
     Cors(cors::Cors);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
+    RateLimiting(rate_limiting::RateLimiting);
     Redirect(redirect::Redirect);
     RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);

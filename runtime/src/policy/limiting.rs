@@ -1,0 +1,181 @@
+//! What `rate-limiting` and `response-ratelimiting` share: periods, identifiers, and where Redis is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Cx;
+use crate::diag::{Diagnostic, codes};
+use crate::exchange::Exchange;
+use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls};
+use crate::limit::{Identifier, Period, RedisSettings, Rule};
+use crate::model::schema::{Field, Kind, MILLIS, PORT, Record, Rule as Text, STR};
+
+/// A number of requests; fractions are allowed, as in Kong.
+pub const AMOUNT: Kind = Kind::Num { min: f64::MIN_POSITIVE, max: f64::MAX };
+
+const HOST: Kind = Kind::Str(Text::Host);
+const DATABASE: Kind = Kind::Int { min: 0, max: i64::MAX };
+
+/// Fields of `redis`.
+pub static REDIS: &[Field] = &[
+    Field::new("host", HOST, "Name or address of the Redis server. Without it `gateway.redis` applies."),
+    Field::new("port", PORT, "Its port.").default("6379"),
+    Field::new("username", STR, "User of Redis' access control, where it has one."),
+    Field::new("password", STR, "Password.").secret(),
+    Field::new("database", DATABASE, "Number of the database.").default("0"),
+    Field::new("timeout", MILLIS, "Milliseconds that connecting may take.").default("2000"),
+    Field::new(
+        "max_wait",
+        MILLIS,
+        "Milliseconds that a request waits for Redis at most, if `timeout` is not less; then Redis counts as failed.",
+    )
+    .default("100")
+    .extension(),
+    Field::new("ssl", Kind::Bool, "Whether to speak TLS.").default("false"),
+    Field::new("ssl_verify", Kind::Bool, "Whether the server's certificate must be valid.").default("false"),
+    Field::new("server_name", HOST, "The name to ask for and to verify over TLS, where it is not the host."),
+];
+
+/// The old, flat names of [`REDIS`].
+pub const LEGACY: [Field; 9] = [
+    Field::new("redis_host", HOST, "Old name of `redis.host`."),
+    Field::new("redis_port", PORT, "Old name of `redis.port`."),
+    Field::new("redis_username", STR, "Old name of `redis.username`."),
+    Field::new("redis_password", STR, "Old name of `redis.password`.").secret(),
+    Field::new("redis_database", DATABASE, "Old name of `redis.database`."),
+    Field::new("redis_timeout", MILLIS, "Old name of `redis.timeout`."),
+    Field::new("redis_ssl", Kind::Bool, "Old name of `redis.ssl`."),
+    Field::new("redis_ssl_verify", Kind::Bool, "Old name of `redis.ssl_verify`."),
+    Field::new("redis_server_name", HOST, "Old name of `redis.server_name`."),
+];
+
+/// Where Redis is: `redis`, for what it does not say the old flat fields, and without a host `gateway.redis`. `None`
+/// after a finding.
+pub fn redis_settings(config: &Record, cx: &mut Cx<'_>) -> Option<Arc<RedisSettings>> {
+    let nested = config.record("redis");
+    let said = |name: &str| -> Option<(&Record, String)> {
+        match nested {
+            Some(redis) if redis.given(name) => Some((redis, name.to_owned())),
+            _ => {
+                let legacy = format!("redis_{name}");
+                config.given(&legacy).then_some((config, legacy))
+            }
+        }
+    };
+    let text = |name| said(name).and_then(|(r, n)| r.str(&n).map(str::to_owned)).filter(|s| !s.is_empty());
+    let int = |name| said(name).and_then(|(r, n)| r.int(&n));
+    let truth = |name| said(name).is_some_and(|(r, n)| r.bool(&n));
+    let millis = |name| int(name).and_then(|n| u64::try_from(n).ok()).map(Duration::from_millis);
+
+    let mut settings = match (text("host"), &cx.model.gateway.redis_url) {
+        (Some(host), _) => RedisSettings {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: int("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(6379),
+            username: text("username"),
+            password: text("password"),
+            database: int("database").unwrap_or(0),
+            timeout: Duration::from_secs(2),
+            max_wait: DEFAULT_MAX_WAIT,
+            tls: truth("ssl")
+                .then(|| RedisTls { verify: truth("ssl_verify"), server_name: text("server_name") }),
+        },
+        (None, Some(url)) => match RedisSettings::from_url(&url.value) {
+            Ok(settings) => settings,
+            Err(why) => {
+                cx.report(&codes::INVALID_VALUE, url.span, format!("`gateway.redis` is {why}"));
+                return None;
+            }
+        },
+        (None, None) => {
+            let span = nested.map_or(config.span, |r| r.span);
+            let finding = Diagnostic::new(
+                &codes::MISSING_ALTERNATIVE,
+                span,
+                "`redis.host`: required field missing, as `policy` is `redis`",
+            );
+            cx.diags.push(finding.help("set `redis.host`, or `redis` of `gateway` for all plugins at once"));
+            return None;
+        }
+    };
+    settings.timeout = millis("timeout").unwrap_or(settings.timeout);
+    settings.max_wait = millis("max_wait").unwrap_or(settings.max_wait);
+    Some(Arc::new(settings))
+}
+
+/// The limits of `config` by period, shortest first; bursts are the limits. `None` after a finding. `path` stands
+/// before the fields' names in messages.
+pub fn periods(config: &Record, path: &str, cx: &mut Cx<'_>) -> Option<Vec<Rule>> {
+    let rule = |period: Period| {
+        let limit = config.num(period.name())?;
+        Some(Rule { period, limit, burst: limit })
+    };
+    let rules: Vec<Rule> = Period::ALL.into_iter().filter_map(rule).collect();
+    if rules.is_empty() {
+        let names = Period::ALL.map(|p| format!("'{path}{}'", p.name())).join(", ");
+        let finding = Diagnostic::new(
+            &codes::MISSING_ALTERNATIVE,
+            config.span,
+            format!("at least one of these fields must be non-empty: {names}"),
+        );
+        cx.diags.push(finding.help("add a limit, such as `minute: 60`"));
+        return None;
+    }
+    for pair in rules.windows(2) {
+        let [short, long] = pair else { continue };
+        if long.limit < short.limit {
+            let finding = Diagnostic::new(
+                &codes::CONFLICTING_FIELDS,
+                config.span_of(long.period.name()),
+                format!(
+                    "the limit for {}({:.1}) cannot be lower than the limit for {}({:.1})",
+                    long.period.name(),
+                    long.limit,
+                    short.period.name(),
+                    short.limit
+                ),
+            );
+            let also = config.span_of(short.period.name());
+            cx.diags.push(
+                finding.label("less in a longer period").also(also, "more in a shorter one").help(format!(
+                    "raise `{}` or lower `{}`",
+                    long.period.name(),
+                    short.period.name()
+                )),
+            );
+            return None;
+        }
+    }
+    Some(rules)
+}
+
+/// By whom a plugin counts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LimitBy {
+    Consumer,
+    Credential,
+    Ip,
+    Service,
+    Header(crate::message::FieldName),
+    Path(String),
+}
+
+impl LimitBy {
+    /// Whose counters a request falls on; its address where it has nothing of the kind.
+    pub fn identifier<'a>(&'a self, x: &'a Exchange) -> Identifier<'a> {
+        let credential = || x.identity.as_ref()?.credential_id.as_deref().map(str::as_bytes);
+        let found = match self {
+            Self::Consumer => x.consumer().map(|c| c.id.as_bytes()).or_else(credential),
+            Self::Credential => credential(),
+            Self::Ip => None,
+            Self::Service => {
+                x.service.and_then(|s| x.snapshot.services.get(s.0 as usize)).map(|s| s.id.as_bytes())
+            }
+            Self::Header(name) => x.request.fields.get(name),
+            // Kong compares the raw path; another spelling of the same path must not escape the limit.
+            Self::Path(path) => {
+                (x.request.raw_path == *path || x.request.path == *path).then_some(path.as_bytes())
+            }
+        };
+        found.map_or(Identifier::Ip(x.client.ip), Identifier::Text)
+    }
+}

@@ -1,0 +1,237 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::exchange::Identity;
+use crate::policy::testing;
+use crate::snapshot::ConsumerId;
+
+/// 2026-10-18T05:20:10Z.
+const NOW: u64 = 1_792_300_810_000;
+
+/// Sends requests one after another and compares what comes of each. A line is
+/// `[+MS] METHOD PATH [client-ip] [Name=value ...] -> STATUS [Field=value ...]`, where a status of 200 means passed on and
+/// a field without value is absent.
+#[track_caller]
+fn check(config: Value, lines: &str) {
+    let policy = testing::policy::<RateLimiting>(&config);
+    let mut now = NOW;
+    for line in lines.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        let (request, want) = line.split_once(" -> ").expect("an arrow");
+        let (later, request) = match request.strip_prefix('+') {
+            Some(rest) => rest.split_once(' ').expect("a request after the delay"),
+            None => ("0", request),
+        };
+        now += later.parse::<u64>().expect("milliseconds");
+        let mut x = exchange(request);
+        x.now.unix_ms = now;
+        let status = match policy.request(&mut x) {
+            Flow::Next => 200,
+            Flow::Reply(reply) => reply.status,
+            Flow::Await(effect) => panic!("{effect:?}"),
+        };
+        let mut want = want.split(' ');
+        assert_eq!(status.to_string(), want.next().unwrap_or_default(), "{config}: {line}");
+        for field in want {
+            let (name, value) = field.split_once('=').expect("a field");
+            let got = x.response_fields.text(&FieldName::new(name)).unwrap_or_default();
+            assert_eq!(got, value, "{config}: {line}");
+        }
+    }
+}
+
+/// `METHOD PATH [IP] [Name=value ...]`; `as=0` and `credential=C` say who authenticated.
+fn exchange(request: &str) -> Exchange {
+    let mut words = request.split(' ');
+    let mut text = format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut identity = Identity::default();
+    let mut known = false;
+    for word in words {
+        match word.split_once('=') {
+            Some(("as", n)) => (identity.consumer, known) = (n.parse().ok().map(ConsumerId), true),
+            Some(("credential", id)) => (identity.credential_id, known) = (Some(id.to_owned()), true),
+            Some((name, value)) => text += &format!("\n{name}: {value}"),
+            None => text += &format!("\nclient-ip: {word}"),
+        }
+    }
+    let mut x = testing::exchange(&text);
+    x.identity = known.then_some(identity);
+    x
+}
+
+#[test]
+fn a_limit_admits_so_many_and_says_so() {
+    check(
+        json!({"minute": 3}),
+        "GET / -> 200 X-RateLimit-Limit-Minute=3 X-RateLimit-Remaining-Minute=2 RateLimit-Limit=3 RateLimit-Reset=50 Retry-After=
+         GET / -> 200 RateLimit-Remaining=1
+         +1999 GET / -> 200 RateLimit-Remaining=0 RateLimit-Reset=49
+         GET / -> 429 X-RateLimit-Remaining-Minute=0 RateLimit-Remaining=0 Retry-After=49
+         +48000 GET / -> 429 Retry-After=1
+         +1 GET / -> 200 RateLimit-Remaining=2 RateLimit-Reset=60",
+    );
+    check(json!({"second": 1}), "GET / -> 200 RateLimit-Reset=1\nGET / -> 429\n+1000 GET / -> 200");
+    check(
+        json!({"minute": 1.5}),
+        "GET / -> 200 RateLimit-Limit=1.5 RateLimit-Remaining=0.5\nGET / -> 200 RateLimit-Remaining=0\nGET / -> 429",
+    );
+    check(
+        json!({"second": 1, "hour": 2}),
+        "GET / -> 200 RateLimit-Limit=1 RateLimit-Remaining=0
+         GET / -> 429 X-RateLimit-Remaining-Hour=1 X-RateLimit-Remaining-Second=0
+         +1000 GET / -> 200 X-RateLimit-Remaining-Hour=0 RateLimit-Limit=2
+         +1000 GET / -> 429 RateLimit-Limit=2 Retry-After=2388",
+    );
+}
+
+#[test]
+fn what_a_refusal_looks_like() {
+    let hidden = json!({"minute": 1, "hide_client_headers": true, "ietf_headers": true, "warn_at": 1});
+    check(hidden, "GET / -> 200 RateLimit-Limit= RateLimit=\nGET / -> 429 Retry-After= X-RateLimit-Warning=");
+    check(json!({"minute": 1, "error_code": 404}), "GET / -> 200\nGET / -> 404");
+    check(json!({"minute": 1, "error_code": 200}), "GET / -> 200\nGET / -> 500");
+    for (config, want) in [
+        (json!({"minute": 1}), "\"message\":\"API rate limit exceeded\""),
+        (json!({"minute": 1, "error_message": "slow \"down\""}), r#""message":"slow \"down\"""#),
+    ] {
+        let policy = testing::policy::<RateLimiting>(&config);
+        let mut body = String::new();
+        for _ in 0..2 {
+            if let Flow::Reply(reply) = policy.request(&mut testing::exchange("GET /")) {
+                body = String::from_utf8_lossy(&reply.body).into_owned();
+            }
+        }
+        assert!(body.contains(want), "{body}");
+    }
+}
+
+#[test]
+fn whose_requests_are_counted_together() {
+    let one = |extra: Value| {
+        let mut config = json!({"minute": 1});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        config
+    };
+    check(
+        one(json!({})),
+        "GET / 10.0.0.1 as=0 -> 200
+         GET / 10.0.0.2 as=0 credential=c -> 429
+         GET / 10.0.0.1 as=1 -> 200
+         GET / 10.0.0.1 credential=c -> 200
+         GET / 10.0.0.2 credential=c -> 429
+         GET / 10.0.0.1 -> 200
+         GET / 10.0.0.2 -> 200
+         GET / 10.0.0.1 -> 429",
+    );
+    check(
+        one(json!({"limit_by": "credential"})),
+        "GET / as=0 credential=c -> 200\nGET / as=0 credential=d -> 200\nGET / credential=c -> 429\nGET / as=0 -> 200",
+    );
+    check(
+        one(json!({"limit_by": "ip"})),
+        "GET / 10.0.0.1 as=0 -> 200\nGET / 10.0.0.1 as=1 -> 429\nGET / 2001:db8::1 -> 200",
+    );
+    check(
+        one(json!({"limit_by": "header", "header_name": "X-Tenant"})),
+        "GET / x-tenant=a -> 200\nGET / X-Tenant=a -> 429\nGET / X-Tenant=b -> 200\nGET / -> 200\nGET / -> 429",
+    );
+    check(
+        one(json!({"limit_by": "path", "path": "/a"})),
+        "GET /a 10.0.0.1 -> 200\nGET /a 10.0.0.2 -> 429\nGET /b 10.0.0.2 -> 200\nGET /c 10.0.0.2 -> 429",
+    );
+}
+
+#[test]
+fn extensions_change_how_is_counted() {
+    check(
+        json!({"minute": 60, "algorithm": "smooth", "ietf_headers": true}),
+        "GET / -> 200 RateLimit-Remaining=0 RateLimit-Policy=\"minute\";q=60;w=60
+         GET / -> 429 Retry-After=1 RateLimit=\"minute\";r=0;t=1
+         +999 GET / -> 429
+         +1 GET / -> 200",
+    );
+    check(
+        json!({"minute": 60, "algorithm": "token-bucket", "burst": 2}),
+        "GET / -> 200 RateLimit-Limit=60 RateLimit-Remaining=1\nGET / -> 200\nGET / -> 429 Retry-After=1\n+2000 GET / -> 200\nGET / -> 200\nGET / -> 429",
+    );
+    check(
+        json!({"minute": 2, "algorithm": "sliding-window"}),
+        "GET / -> 200\nGET / -> 200\n+50000 GET / -> 429 Retry-After=30\n+30000 GET / -> 200 RateLimit-Remaining=0",
+    );
+    check(
+        json!({"minute": 1, "hour": 3, "count_rejected": true}),
+        "GET / -> 200\nGET / -> 429\nGET / -> 429\n+60000 GET / -> 429 X-RateLimit-Remaining-Hour=0",
+    );
+    check(
+        json!({"minute": 5, "warn_at": 80}),
+        "GET / -> 200\nGET / -> 200\nGET / -> 200 X-RateLimit-Warning=\nGET / -> 200 X-RateLimit-Warning=\"minute\";used=80\nGET / -> 200 X-RateLimit-Warning=\"minute\";used=100",
+    );
+}
+
+#[test]
+fn a_silent_redis_is_met_as_configured() {
+    let redis = json!({"host": "redis.test"});
+    for (extra, want) in [
+        (json!({}), (200, 200)),
+        (json!({"fault_tolerant": false}), (500, 500)),
+        (json!({"on_store_error": "allow", "fault_tolerant": false}), (200, 200)),
+        (json!({"on_store_error": "deny"}), (503, 503)),
+        (json!({"on_store_error": "local"}), (200, 429)),
+    ] {
+        let mut config = json!({"minute": 1, "policy": "redis", "redis": redis});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let policy = testing::policy::<RateLimiting>(&config);
+        let mut turn = || {
+            let mut x = testing::exchange("GET /");
+            assert!(matches!(policy.request(&mut x), Flow::Await(Effect::Limit(_))));
+            match policy.resume(&mut x, Answer::Limit(Err(StoreError::Down))) {
+                Flow::Next => 200,
+                Flow::Reply(reply) => reply.status,
+                Flow::Await(_) => 0,
+            }
+        };
+        assert_eq!((turn(), turn()), want, "{config}");
+    }
+}
+
+#[test]
+fn redis_is_found_in_nested_and_in_flat_fields() {
+    let settings = |config: Value| match testing::policy::<RateLimiting>(&config).store {
+        Store::Redis { settings, sync } => (settings, sync),
+        Store::Local => panic!("{config}"),
+    };
+    let flat = json!({
+        "minute": 1, "policy": "redis", "redis_host": "redis.test", "redis_port": 6380, "redis_password": "p",
+        "redis_database": 2, "redis_timeout": 1000, "redis_ssl": true, "redis_server_name": "r.test"
+    });
+    let nested = json!({
+        "minute": 1, "policy": "redis", "sync_rate": 0.5,
+        "redis": {
+            "host": "redis.test", "port": 6380, "password": "p", "database": 2, "timeout": 1000, "ssl": true,
+            "server_name": "r.test"
+        }
+    });
+    let (a, none) = settings(flat);
+    let (b, sync) = settings(nested);
+    assert_eq!((&a.host, a.port, &a.password, a.database), (&b.host, b.port, &b.password, b.database));
+    assert_eq!(a, b);
+    assert!(none.is_none());
+    assert_eq!(sync.map(|s| s.interval_ms), Some(500));
+}
+
+#[test]
+fn configs_that_cannot_work_are_refused() {
+    let refuses = testing::refuses::<RateLimiting>;
+    refuses(json!({}), "at least one of these fields must be non-empty: 'config.second'");
+    refuses(
+        json!({"second": 10, "hour": 5}),
+        "the limit for hour(5.0) cannot be lower than the limit for second(10.0)",
+    );
+    refuses(json!({"minute": 1, "limit_by": "header"}), "`header_name`: required field missing");
+    refuses(json!({"minute": 1, "limit_by": "path"}), "`path`: required field missing");
+    refuses(json!({"minute": 1, "policy": "redis"}), "required field missing");
+    refuses(json!({"minute": 1, "sync_rate": 1}), "sync_rate can only be used with the redis policy");
+    let redis = json!({"host": "redis.test"});
+    refuses(json!({"minute": 1, "policy": "redis", "redis": redis, "sync_rate": 0.01}), "`sync_rate` 0.01");
+    refuses(json!({"minute": 1, "burst": 5}), "`burst` has no meaning");
+    refuses(json!({"minute": 1, "algorithm": "smooth", "burst": 0.5}), "less than one request");
+}
