@@ -59,7 +59,9 @@ fn take_apart(text: &str) -> Result<Parts, String> {
     match parts.len() {
         0..=1 => return Err("this is no token: a token has three parts with dots between them".into()),
         5 => {
-            return Err("this is an encrypted token (JWE), of which only the recipient sees the claims".into());
+            return Err(
+                "this is an encrypted token (JWE), of which only the recipient sees the claims".into()
+            );
         }
         _ => {}
     }
