@@ -1,4 +1,16 @@
 //! Text to a spanned tree. JSON is YAML too.
+//!
+//! The tree knows anchors, merge keys and duplicate keys no more: they were resolved or reported. Scalars keep their
+//! text; what a plain one means ([`Core`]) is asked when a field's type is known.
+
+mod core_schema;
+mod node;
+mod parse;
+mod syntax;
+
+pub use core_schema::Core;
+pub use node::{Entry, Node, Scalar, Value};
+pub use parse::parse;
 
 /// How much of a text is read before giving up: a config is written by people, but may come from anywhere.
 #[derive(Clone, Debug)]
