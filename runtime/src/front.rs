@@ -6,11 +6,11 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::diag::Diags;
+use crate::diag::{self, Diagnostic, Diags, codes};
 use crate::env::Env;
-use crate::model::Model;
-use crate::source::Sources;
-use crate::yaml::Budget;
+use crate::model::{Lower, Model, interpolate};
+use crate::source::{FileId, Sources, Span};
+use crate::yaml::{self, Budget};
 
 /// One text of a config.
 #[derive(Clone, Debug)]
@@ -47,8 +47,31 @@ pub struct LoadOptions {
     pub budget: Budget,
 }
 
-/// Reads all inputs into one model; a later file adds to the earlier ones.
+/// Reads all inputs into one model; a later file adds to the earlier ones. Findings are in order of place.
 pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOptions) -> (Model, Diags) {
-    let _ = (inputs.len(), sources, env, options);
-    (Model::default(), Diags::new())
+    let files: Vec<FileId> = inputs.iter().map(|i| sources.add(&i.name, &i.text)).collect();
+    let sources = &*sources;
+    let (mut model, mut diags) = (Model::default(), Diags::new());
+    let mut gateway = None;
+    for file in files {
+        let (tree, found) = yaml::parse(sources, file, &options.budget);
+        let broken = diag::has_errors(&found);
+        diags.extend(found);
+        let Some(mut tree) = tree else {
+            if !broken {
+                let message = "expected an object: the file is empty";
+                diags.push(Diagnostic::new(&codes::WRONG_TYPE, Span::new(file, 0, 0), message));
+            }
+            continue;
+        };
+        interpolate::run(&mut tree, sources, env, &mut model.masked, &mut diags);
+        let mut lower = Lower::new(sources, &mut diags, &mut model, options, gateway);
+        lower.file(&tree);
+        gateway = lower.gateway();
+    }
+    diags.sort_by_key(|d| (d.primary.span.file.0, d.primary.span.start));
+    (model, diags)
 }
+
+#[cfg(test)]
+mod tests;

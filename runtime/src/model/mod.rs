@@ -3,8 +3,17 @@
 //! References are still names here ([`Spanned`] text), as written; `check` resolves them and `compile` turns them into
 //! ids. Everything is a plain value: no behaviour, no I/O.
 
+pub mod entities;
 pub mod gateway;
+pub mod gateway_read;
+pub mod ids;
+pub mod interpolate;
+mod lower;
+mod paths;
+pub mod read;
+pub mod rules;
 pub mod schema;
+
 
 pub use gateway::Gateway;
 use std::collections::HashMap;
@@ -203,6 +212,8 @@ pub struct Credential {
     pub kind: CredentialKind,
     /// Read against the kind's table: `key`, `secret`, `username`, `password`, `group`, ...
     pub record: Record,
+    /// `_transform: false`: a basic-auth password is a hash already.
+    pub hashed: bool,
 }
 
 /// The kinds of credential, by their entity in the file.

@@ -131,6 +131,35 @@ pub const PORT: Kind = Kind::Int { min: 0, max: 65535 };
 /// Milliseconds as Kong bounds them.
 pub const MILLIS: Kind = Kind::Int { min: 1, max: 2_147_483_646 };
 
+/// The fields of an entity: those that every entity has, and its own.
+macro_rules! entity_fields {
+    ($($field:expr),* $(,)?) => {
+        &[
+            $crate::model::schema::ID,
+            $crate::model::schema::CREATED_AT,
+            $crate::model::schema::UPDATED_AT,
+            $crate::model::schema::TAGS,
+            $($field),*
+        ]
+    };
+}
+pub(crate) use entity_fields;
+
+/// `id` of every entity.
+pub const ID: Field = Field::new(
+    "id",
+    Kind::Str(Rule::Uuid),
+    "A UUID. Without it the id is derived from the entity's name, always the same one.",
+);
+/// `created_at` of every entity.
+pub const CREATED_AT: Field =
+    Field::new("created_at", Kind::Num { min: 0.0, max: f64::MAX }, "When the entity was made, in Unix seconds.");
+/// `updated_at` of every entity.
+pub const UPDATED_AT: Field =
+    Field::new("updated_at", Kind::Num { min: 0.0, max: f64::MAX }, "When the entity was last changed, in Unix seconds.");
+/// `tags` of every entity.
+pub const TAGS: Field = Field::new("tags", Kind::Set(&TEXT), "Words to find the entity by; they change nothing.");
+
 /// A checked value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Val {

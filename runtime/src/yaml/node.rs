@@ -72,6 +72,27 @@ impl<'a> Node<'a> {
         matches!(&self.value, Value::Scalar(s) if s.core() == Core::Null)
     }
 
+    /// A copy that borrows nothing.
+    pub fn to_owned_tree<'b>(&self) -> Node<'b> {
+        let value = match &self.value {
+            Value::Scalar(s) => {
+                let text = Cow::Owned(s.text.clone().into_owned());
+                Value::Scalar(Scalar { text, plain: s.plain, masked: s.masked })
+            }
+            Value::Sequence(items) => Value::Sequence(items.iter().map(Node::to_owned_tree).collect()),
+            Value::Mapping(entries) => {
+                let copy = |e: &Entry<'a>| Entry {
+                    key: Cow::Owned(e.key.clone().into_owned()),
+                    key_span: e.key_span,
+                    value: e.value.to_owned_tree(),
+                };
+                Value::Mapping(entries.iter().map(copy).collect())
+            }
+            Value::Broken => Value::Broken,
+        };
+        Node { span: self.span, value }
+    }
+
     /// A short place to point at when the whole is meant: the first entry of a mapping, if it fits a line.
     pub fn head(&self) -> Span {
         match &self.value {

@@ -1,0 +1,249 @@
+//! `gateway:` as written, read into [`Gateway`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::gateway::{AccessLog, ClientAuth, Gateway, Limits, Listener, RouterFlavor, Timeouts, TlsSettings};
+use super::read::Reader;
+use super::rules;
+use super::schema::{Field, HEADER, Kind, Record, Rule, TEXT};
+use crate::diag::{Diagnostic, codes};
+use crate::source::{Span, Spanned};
+use crate::yaml::{Node, Value};
+
+/// Milliseconds of a timeout.
+const MILLIS: Kind = Kind::Int { min: 1, max: 86_400_000 };
+/// Bytes or how many.
+const COUNT: Kind = Kind::Int { min: 0, max: i64::MAX };
+
+/// The fields of `gateway`; `listeners` and `redis` have forms of their own.
+pub const FIELDS: &[Field] = &[
+    Field::new("workers", Kind::Int { min: 0, max: 1024 }, "Worker threads; 0 is one per core.").default("0"),
+    Field::new("trusted_ips", Kind::List(&Kind::Str(Rule::IpOrCidr)), "Proxies in front of gw, whose word on the client's address and scheme is taken.").default("[]"),
+    Field::new("real_ip_header", HEADER, "The header in which trusted proxies name the client: X-Real-IP, X-Forwarded-For or another.").default("\"X-Real-IP\""),
+    Field::new("real_ip_recursive", Kind::Bool, "Whether the client is the last address in the header that is not trusted, instead of the last of all.").default("false"),
+    Field::new("limits", Kind::Record(LIMITS), "Bounds on size and count; what is beyond them is refused.").default("{}"),
+    Field::new("timeouts", Kind::Record(TIMEOUTS), "How long anything may take, in milliseconds.").default("{}"),
+    Field::new("tls", Kind::Record(TLS), "TLS towards clients and upstreams.").default("{}"),
+    Field::new("admin", TEXT, "Address and port of the status and metrics endpoint: `127.0.0.1:8001`."),
+    Field::new("access_log", TEXT, "Where one JSON line a request goes: `stdout`, `off`, or a file.").default("\"stdout\""),
+    Field::new("identity_headers", Kind::List(&HEADER), "Further request headers that only gw may set; they are removed from what clients send.").default("[]"),
+    Field::new("strip_headers", Kind::List(&HEADER), "Request headers that are removed because frameworks take them for a rewritten URL.").default("[\"X-Original-URL\",\"X-Rewrite-URL\",\"X-Envoy-Original-Path\"]"),
+    Field::new("router_flavor", Kind::Enum(&["traditional_compatible", "traditional", "expressions"]), "Which of Kong's routers the file was written for.").default("\"traditional_compatible\""),
+    Field::new("router_order", Kind::Enum(&["kong", "documented"]), "How routes that match the same request are ranked: as Kong really does, or as its documentation says.").default("\"kong\""),
+    Field::new("drain", Kind::Num { min: 0.0, max: 86_400.0 }, "Seconds to finish what is in flight after SIGTERM.").default("30"),
+];
+
+/// What stands in `gateway` beside its fields.
+pub const NESTED: &[&str] = &["listeners", "redis"];
+
+const LIMITS: &[Field] = &[
+    Field::new("uri", COUNT, "Bytes of the request target, 414 beyond.").default("8192"),
+    Field::new("header_bytes", COUNT, "Bytes of all header lines, 431 beyond.").default("32768"),
+    Field::new("header_count", COUNT, "Header lines, 431 beyond.").default("100"),
+    Field::new("body", COUNT, "Bytes of a request body, 413 beyond; 0 is no bound.").default("0"),
+    Field::new("buffered_body", COUNT, "Bytes of a body that a plugin needs whole.").default("10485760"),
+    Field::new("connections", COUNT, "Client connections.").default("10000"),
+    Field::new("connections_per_ip", COUNT, "Client connections of one address; 0 is no bound.").default("0"),
+    Field::new("requests_per_connection", COUNT, "Requests after which a connection is closed.").default("10000"),
+    Field::new("h2_streams", Kind::Int { min: 1, max: 100_000 }, "Requests at the same time on one HTTP/2 connection.").default("100"),
+];
+
+const TIMEOUTS: &[Field] = &[
+    Field::new("tls_handshake", MILLIS, "For the TLS handshake.").default("10000"),
+    Field::new("header", MILLIS, "From the first byte of a request to the end of its headers.").default("10000"),
+    Field::new("body", MILLIS, "Between two reads of a request body.").default("60000"),
+    Field::new("keep_alive", MILLIS, "For the next request on an idle client connection.").default("60000"),
+    Field::new("write", MILLIS, "For a client that takes nothing of its response.").default("60000"),
+    Field::new("upstream_idle", MILLIS, "For which an unused upstream connection is kept.").default("30000"),
+];
+
+const TLS: &[Field] = &[
+    Field::new("cert", TEXT, "File with the certificate chain that clients get where no `snis` match."),
+    Field::new("key", TEXT, "File with the key of `cert`."),
+    Field::new("min_version", Kind::Enum(&["TLSv1.2", "TLSv1.3"]), "The oldest version that clients may speak.").default("\"TLSv1.2\""),
+    Field::new("verify_upstreams", Kind::Bool, "Whether certificates of upstreams are verified where a service does not say.").default("false"),
+    Field::new("upstream_ca", TEXT, "File with authorities for upstreams, beside the system's."),
+    Field::new("client_auth", Kind::Enum(&["none", "optional", "required"]), "Whether clients must show a certificate.").default("\"none\""),
+    Field::new("client_ca", TEXT, "File with the authorities of client certificates."),
+];
+
+const LISTENER: &[Field] = &[
+    Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`.").required(),
+    Field::new("tls", Kind::Bool, "Whether connections are TLS.").default("false"),
+    Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header comes before everything else.").default("false"),
+];
+
+const REDIS: &[Field] = &[
+    Field::new("url", Kind::Str(Rule::Url), "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS.").required().secret(),
+];
+
+/// Reads the section. What is broken keeps its default, and was reported.
+pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
+    if node.is_null() {
+        return Gateway::default();
+    }
+    let read = reader.entity(node, FIELDS, NESTED, "`gateway`");
+    let record = &read.record;
+    let defaults = Gateway::default();
+    let strings = |field: &str| record.strings(field).into_iter().map(|s| s.value).collect::<Vec<_>>();
+    let mut gateway = Gateway {
+        workers: size(record, "workers", defaults.workers),
+        trusted_ips: record.strings("trusted_ips").iter().filter_map(|s| network(s)).collect(),
+        real_ip_header: record.str("real_ip_header").map_or(defaults.real_ip_header, str::to_owned),
+        real_ip_recursive: record.bool("real_ip_recursive"),
+        limits: record.record("limits").map_or(defaults.limits, limits),
+        timeouts: record.record("timeouts").map_or(defaults.timeouts, timeouts),
+        tls: record.record("tls").map_or(defaults.tls, tls),
+        access_log: match record.str("access_log") {
+            Some("off") => AccessLog::Off,
+            Some("stdout") | None => AccessLog::Stdout,
+            Some(file) => AccessLog::File(PathBuf::from(file)),
+        },
+        identity_headers: strings("identity_headers"),
+        strip_headers: strings("strip_headers"),
+        router_flavor: match record.str("router_flavor") {
+            Some("traditional") => RouterFlavor::Traditional,
+            Some("expressions") => RouterFlavor::Expressions,
+            _ => RouterFlavor::TraditionalCompatible,
+        },
+        router_order_documented: record.str("router_order") == Some("documented"),
+        drain: record.num("drain").map_or(defaults.drain, Duration::from_secs_f64),
+        listeners: Vec::new(),
+        admin: None,
+        redis_url: None,
+    };
+    if let Some(admin) = record.spanned_str("admin") {
+        gateway.admin = address(reader, &admin, admin.span, "`admin`");
+    }
+    for (name, node) in read.children {
+        match name {
+            "listeners" => gateway.listeners = listeners(reader, node),
+            _ => gateway.redis_url = redis(reader, node),
+        }
+    }
+    gateway
+}
+
+fn size(record: &Record, field: &str, default: usize) -> usize {
+    record.int(field).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn limits(record: &Record) -> Limits {
+    let d = Limits::default();
+    Limits {
+        uri: size(record, "uri", d.uri),
+        header_bytes: size(record, "header_bytes", d.header_bytes),
+        header_count: size(record, "header_count", d.header_count),
+        body: record.int("body").and_then(|n| u64::try_from(n).ok()).unwrap_or(d.body),
+        buffered_body: size(record, "buffered_body", d.buffered_body),
+        connections: size(record, "connections", d.connections),
+        connections_per_ip: size(record, "connections_per_ip", d.connections_per_ip),
+        requests_per_connection: size(record, "requests_per_connection", d.requests_per_connection),
+        h2_streams: record.int("h2_streams").and_then(|n| u32::try_from(n).ok()).unwrap_or(d.h2_streams),
+    }
+}
+
+fn timeouts(record: &Record) -> Timeouts {
+    let d = Timeouts::default();
+    let millis = |field: &str, default| {
+        record.int(field).and_then(|n| u64::try_from(n).ok()).map_or(default, Duration::from_millis)
+    };
+    Timeouts {
+        tls_handshake: millis("tls_handshake", d.tls_handshake),
+        header: millis("header", d.header),
+        body: millis("body", d.body),
+        keep_alive: millis("keep_alive", d.keep_alive),
+        write: millis("write", d.write),
+        upstream_idle: millis("upstream_idle", d.upstream_idle),
+    }
+}
+
+fn tls(record: &Record) -> TlsSettings {
+    let path = |field: &str| record.str(field).map(PathBuf::from);
+    TlsSettings {
+        cert: path("cert"),
+        key: path("key"),
+        min_version_1_3: record.str("min_version") == Some("TLSv1.3"),
+        verify_upstreams: record.bool("verify_upstreams"),
+        upstream_ca: path("upstream_ca"),
+        client_auth: match record.str("client_auth") {
+            Some("optional") => ClientAuth::Optional,
+            Some("required") => ClientAuth::Required,
+            _ => ClientAuth::None,
+        },
+        client_ca: path("client_ca"),
+    }
+}
+
+/// `0.0.0.0:8443 ssl proxy_protocol`, or the same as records.
+fn listeners(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Vec<Listener> {
+    let Value::Sequence(items) = &node.value else {
+        if !matches!(node.value, Value::Broken) && !node.is_null() {
+            let message = "`listeners`: expected an array";
+            reader.diags.push(Diagnostic::new(&codes::WRONG_TYPE, node.head(), message).label(format!("this is {}", node.kind())));
+        }
+        return Vec::new();
+    };
+    items.iter().filter_map(|item| listener(reader, item)).collect()
+}
+
+fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
+    let Some(text) = node.text() else {
+        let record = reader.within("listeners", |r| r.record(node, LISTENER, "a listener"));
+        let addr = address(reader, record.str("address")?, record.span_of("address"), "`listeners`")?;
+        return Some(Listener { addr, tls: record.bool("tls"), proxy_protocol: record.bool("proxy_protocol") });
+    };
+    let mut words = text.split_whitespace();
+    let addr = address(reader, words.next().unwrap_or_default(), node.span, "`listeners`")?;
+    let mut listener = Listener { addr, tls: false, proxy_protocol: false };
+    for word in words {
+        match word {
+            "ssl" | "tls" => listener.tls = true,
+            "proxy_protocol" => listener.proxy_protocol = true,
+            // nginx's words for what gw does anyway.
+            "http2" | "reuseport" | "deferred" | "bind" => {}
+            word if word.starts_with("backlog=") => {}
+            word => {
+                let message = format!("`listeners`: `{word}` means nothing after an address");
+                let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
+                reader.diags.push(diagnostic.help("write `ADDRESS:PORT`, then `ssl` and `proxy_protocol` as needed"));
+            }
+        }
+    }
+    Some(listener)
+}
+
+fn address(reader: &mut Reader<'_, '_>, text: &str, span: Span, what: &str) -> Option<SocketAddr> {
+    let any = text.strip_prefix(':').map(|port| format!("0.0.0.0:{port}"));
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = any.or(local).as_deref().unwrap_or(text).parse();
+    if parsed.is_err() {
+        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, format!("{what}: expected an address and a port"));
+        reader.diags.push(diagnostic.help("write `0.0.0.0:8000` or `[::]:8000`"));
+    }
+    parsed.ok()
+}
+
+fn redis(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Spanned<String>> {
+    let Value::Scalar(scalar) = &node.value else {
+        return reader.within("redis", |r| r.record(node, REDIS, "`redis`")).spanned_str("url");
+    };
+    if node.is_null() {
+        return None;
+    }
+    if rules::check(Rule::Url, &scalar.text, "").is_err() {
+        let message = "`redis`: invalid url";
+        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
+        reader.diags.push(diagnostic.help("write `redis://HOST:PORT/DATABASE`"));
+        return None;
+    }
+    Some(Spanned::new(scalar.text.clone().into_owned(), node.span))
+}
