@@ -16,6 +16,7 @@ pub mod schema;
 
 
 pub use gateway::Gateway;
+pub use lower::Lower;
 use std::collections::HashMap;
 
 use schema::{Record, Val};

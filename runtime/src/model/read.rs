@@ -120,7 +120,8 @@ impl<'s, 'd> Reader<'s, 'd> {
         if entry.value.is_null() {
             return;
         }
-        let outer = std::mem::replace(&mut self.secret, self.secret || field.secret);
+        let outer = self.secret;
+        self.secret |= field.secret;
         self.path.push(Step::Field(field.name));
         if let Some(value) = self.value(&entry.value, &field.kind) {
             record.fields.push(RecordField { name: field.name, key: entry.key_span, value, given: true });

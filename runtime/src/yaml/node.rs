@@ -103,10 +103,6 @@ impl<'a> Node<'a> {
                 Some(first) => first.key_span,
                 None => self.span,
             },
-            Value::Sequence(items) => match items.first() {
-                Some(first) => first.head(),
-                None => self.span,
-            },
             _ => self.span,
         }
     }

@@ -5,7 +5,7 @@ use crate::model::lower::{Lower, Parent, id_or};
 use crate::model::schema::{Field, Kind, PORT, Record, Rule, STR, TEXT, Val, entity_fields};
 use crate::model::{Route, ids, paths};
 use crate::source::Spanned;
-use crate::yaml::Node;
+use crate::yaml::{Node, Value};
 
 const PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 
@@ -85,7 +85,6 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
 
 /// Paths of format 1.1 and 2.1 had no mark that tells patterns from prefixes.
 fn migrate<'a>(node: &Node<'a>) -> Node<'a> {
-    use crate::yaml::Value;
     let mut node = node.clone();
     if let Value::Mapping(entries) = &mut node.value {
         let paths = entries.iter_mut().filter(|e| e.key == "paths");
@@ -202,8 +201,13 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
         return;
     }
     // What was given and is broken has a finding of its own.
-    let given = |field: &str| node.get(field).is_some_and(|n| !n.is_null());
-    let is_set = |field: &&str| given(field) && (record.get(field).is_none() || !is_empty(record, field));
+    let is_set = |field: &&str| match node.get(field).map(|n| &n.value) {
+        Some(Value::Sequence(items)) => !items.is_empty(),
+        Some(Value::Mapping(entries)) => !entries.is_empty(),
+        Some(Value::Scalar(_)) => node.get(field).is_some_and(|n| !n.is_null()),
+        Some(Value::Broken) => true,
+        None => false,
+    };
     let is_stream = route.protocols.iter().any(|p| matches!(p.as_str(), "tcp" | "tls" | "udp" | "tls_passthrough"));
     if is_stream || route.protocols.is_empty() {
         return;
@@ -223,13 +227,5 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
                 .label("this route would match nothing in particular")
                 .help("to match every request, write `paths: [\"/\"]`"),
         );
-    }
-}
-
-fn is_empty(record: &Record, field: &str) -> bool {
-    match record.get(field).map(|f| &f.value.value) {
-        Some(Val::List(items)) => items.is_empty(),
-        Some(Val::Map(entries)) => entries.is_empty(),
-        _ => true,
     }
 }
