@@ -30,11 +30,15 @@ fn check(body: &str, expected: &[&str]) {
 #[test]
 fn the_orders_example_becomes_a_model() {
     let text = include_str!("../../../fixtures/orders/kong.yaml");
-    let (model, found) = load_with(text, &LoadOptions { allow_unsupported: true, ..LoadOptions::default() }, &Env::empty());
+    let (model, found) =
+        load_with(text, &LoadOptions { allow_unsupported: true, ..LoadOptions::default() }, &Env::empty());
     let found: Vec<_> = found.iter().filter(|f| !f.contains("GW3001")).collect();
     assert!(found.is_empty(), "{found:#?}");
     let service = &model.services[0];
-    assert_eq!((service.host.as_str(), service.port, service.protocol.as_str()), ("order-svc.internal", 8080, "http"));
+    assert_eq!(
+        (service.host.as_str(), service.port, service.protocol.as_str()),
+        ("order-svc.internal", 8080, "http")
+    );
     let route = &model.routes[0];
     assert_eq!(route.service, Some(Ref::Parent(0)));
     assert_eq!(route.paths[0].value, "/orders");
@@ -43,8 +47,13 @@ fn the_orders_example_becomes_a_model() {
     let secret = &model.credentials[0];
     assert_eq!((secret.kind, &secret.consumer), (CredentialKind::Jwt, &Some(Ref::Parent(0))));
     assert!(secret.record.str("secret").is_some_and(|s| s.starts_with("alice-development")));
-    assert!(model.plugins.iter().any(|p| p.name.value == "correlation-id" && p.service == Some(Ref::Parent(0))));
-    assert_eq!(model.shown(&secret.record.spanned_str("secret").unwrap_or_default()), "${ORDERS_ALICE_SECRET}");
+    assert!(
+        model.plugins.iter().any(|p| p.name.value == "correlation-id" && p.service == Some(Ref::Parent(0)))
+    );
+    assert_eq!(
+        model.shown(&secret.record.spanned_str("secret").unwrap_or_default()),
+        "${ORDERS_ALICE_SECRET}"
+    );
 }
 
 #[test]
@@ -79,40 +88,70 @@ fn entities_are_checked_across_their_fields() {
     check(&service("name: a, host: h, protocol: grpc, path: /x"), &["`path`: value must be null"]);
     check(&service("name: a, host: h, tls_verify: true"), &["`tls_verify`: value must be null unless"]);
     let route = |fields: &str| format!("routes:\n  - {{{fields}}}\n");
-    check(&route("name: r"), &["at least one of these fields must be non-empty: 'methods', 'hosts', 'headers', 'paths', 'snis'"]);
+    check(
+        &route("name: r"),
+        &["at least one of these fields must be non-empty: 'methods', 'hosts', 'headers', 'paths', 'snis'"],
+    );
     check(&route("name: r, paths: []"), &["at least one of these fields"]);
     check(&route("name: r, paths: [x]"), &["should start with: /"]);
     check(&route("name: r, paths: ['~/a(']"), &["invalid regex"]);
     check(&route("name: r, paths: [/a/../b]"), &["non-normalized path"]);
     check(&route("name: r, snis: [a.test], protocols: [http], paths: [/]"), &["`snis`"]);
     check(&route("name: r, protocols: [http, grpc], paths: [/]"), &["mutually exclusive"]);
-    check(&route("name: r, protocols: [grpc], paths: [/], methods: [POST]"), &["`methods`: value must be null"]);
+    check(
+        &route("name: r, protocols: [grpc], paths: [/], methods: [POST]"),
+        &["`methods`: value must be null"],
+    );
     check(&route("name: r, protocols: [tcp], sources: [{ip: 10.0.0.1}]"), &["GW3003"]);
     check(&route("name: r, hosts: ['*.a.*']"), &["wildcard"]);
     check(&route("name: r, methods: [get]"), &["`methods[0]`: invalid value: get"]);
     check(&route("name: r, headers: {Host: [a]}"), &["cannot contain 'host' header"]);
     check(&route("name: r, paths: [/], https_redirect_status_code: 303"), &["expected one of: 426, 301"]);
-    check("consumers:\n  - {tags: [a]}\n", &["at least one of these fields must be non-empty: 'custom_id', 'username'"]);
-    check("consumers:\n  - username: a\n    jwt_secrets: [{key: k, algorithm: RS256}]\n", &["`rsa_public_key`"]);
-    check("consumers:\n  - username: a\n    basicauth_credentials: [{password: x}]\n", &["required field missing: `username`"]);
+    check(
+        "consumers:\n  - {tags: [a]}\n",
+        &["at least one of these fields must be non-empty: 'custom_id', 'username'"],
+    );
+    check(
+        "consumers:\n  - username: a\n    jwt_secrets: [{key: k, algorithm: RS256}]\n",
+        &["`rsa_public_key`"],
+    );
+    check(
+        "consumers:\n  - username: a\n    basicauth_credentials: [{password: x}]\n",
+        &["required field missing: `username`"],
+    );
     check("acls: [{group: g}]\n", &["required field missing: `consumer`"]);
     check("upstreams: [{name: 'a:80'}]\n", &["no port allowed"]);
     check("upstreams: [{name: 10.0.0.1}]\n", &["no ip addresses allowed"]);
     check("upstreams: [{name: u, hash_on: header}]\n", &["required field missing: `hash_on_header`"]);
-    check("upstreams: [{name: u, hash_on: ip, hash_fallback: ip}]\n", &["failed conditional validation given value of field 'hash_on'"]);
-    check("upstreams: [{name: u, targets: [{target: 'h:99999'}]}]\n", &["not a valid hostname or ip address"]);
+    check(
+        "upstreams: [{name: u, hash_on: ip, hash_fallback: ip}]\n",
+        &["failed conditional validation given value of field 'hash_on'"],
+    );
+    check(
+        "upstreams: [{name: u, targets: [{target: 'h:99999'}]}]\n",
+        &["not a valid hostname or ip address"],
+    );
     check("filter_chains: [{}]\n", &["GW3004"]);
     check("vaults: [{name: hcv, prefix: v}]\n", &["GW3004"]);
     check("vaults: [{name: env, prefix: my-env, config: {prefix: X_}}]\n", &[]);
-    check("services:\n  - name: a\n    host: h\n    routes: [{name: r, paths: [/], service: a}]\n", &["`service`: value must be null"]);
+    check(
+        "services:\n  - name: a\n    host: h\n    routes: [{name: r, paths: [/], service: a}]\n",
+        &["`service`: value must be null"],
+    );
 }
 
 #[test]
 fn plugins_are_looked_up_and_their_config_is_read() {
     let plugin = |fields: &str| format!("plugins:\n  - {{{fields}}}\n");
     check(&plugin("name: correlation-id"), &[]);
-    check(&plugin("name: correlation-id, config: {generator: foo}"), &["`config.generator`: expected one of: uuid, uuid#counter, tracker"]);
-    check(&plugin("name: correlation-id, config: {foo: 1}"), &["unknown field `foo` in `config` of the plugin `correlation-id`"]);
+    check(
+        &plugin("name: correlation-id, config: {generator: foo}"),
+        &["`config.generator`: expected one of: uuid, uuid#counter, tracker"],
+    );
+    check(
+        &plugin("name: correlation-id, config: {foo: 1}"),
+        &["unknown field `foo` in `config` of the plugin `correlation-id`"],
+    );
     check(&plugin("name: correlation-id, ordering: {}"), &["unknown field `ordering`"]);
     check(&plugin("config: {}"), &["required field missing: `name`"]);
     check(&plugin("name: corelation-id"), &["GW3002 plugin 'corelation-id' not enabled"]);
@@ -123,7 +162,9 @@ fn plugins_are_looked_up_and_their_config_is_read() {
     let (model, diags) = load(&mut sources, &[input], &Env::empty(), &options);
     assert!(model.plugins.is_empty());
     assert_eq!(diags.iter().map(|d| d.severity).collect::<Vec<_>>(), [Severity::Warning]);
-    let (model, found) = load_text("_format_version: \"3.0\"\n_plugin_configs: {ids: {echo_downstream: true, header_name: X-A}}\nplugins: [{name: correlation-id, _config: ids, config: {header_name: X-B}}]");
+    let (model, found) = load_text(
+        "_format_version: \"3.0\"\n_plugin_configs: {ids: {echo_downstream: true, header_name: X-A}}\nplugins: [{name: correlation-id, _config: ids, config: {header_name: X-B}}]",
+    );
     assert!(found.is_empty(), "{found:?}");
     let config = &model.plugins[0].config;
     assert_eq!((config.bool("echo_downstream"), config.str("header_name")), (true, Some("X-B")));
@@ -181,14 +222,21 @@ fn older_formats_are_migrated() {
 #[test]
 fn values_of_the_environment_fit_their_fields_and_never_show() {
     let env = Env::empty().with("PORT", "8080").with("PIN", "123456").with("BAD", "s3cr3t value");
-    let text = |fields: &str| format!("_format_version: '3.0'\nservices:\n  - {{name: s, host: h}}\n  - name: t\n{fields}");
+    let text = |fields: &str| {
+        format!("_format_version: '3.0'\nservices:\n  - {{name: s, host: h}}\n  - name: t\n{fields}")
+    };
     let (model, found) = load_with(&text("    host: h\n    port: ${PORT}\n"), &LoadOptions::default(), &env);
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(model.services[1].port, 8080);
     let (model, found) = load_with(&text("    host: ${PIN}\n"), &LoadOptions::default(), &env);
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(model.services[1].host.value, "123456");
-    for fields in ["    host: ${BAD}\n", "    url: ${BAD}://x\n", "    host: h\n    protocol: ${BAD}\n", "    host: h\n    port: ${BAD}\n"] {
+    for fields in [
+        "    host: ${BAD}\n",
+        "    url: ${BAD}://x\n",
+        "    host: h\n    protocol: ${BAD}\n",
+        "    host: h\n    port: ${BAD}\n",
+    ] {
         let (_, found) = load_with(&text(fields), &LoadOptions::default(), &env);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(!found[0].contains("s3cr3t"), "{found:?}");
@@ -201,8 +249,14 @@ fn values_of_the_environment_fit_their_fields_and_never_show() {
 fn files_are_merged() {
     let mut sources = Sources::default();
     let inputs = [
-        Input::text("a.yaml", "_format_version: '3.0'\nservices: [{name: s, host: h}]\ngateway: {workers: 2}"),
-        Input::text("b.yaml", "_format_version: '3.0'\nroutes: [{name: r, paths: [/], service: s}]\ngateway: {workers: 3}"),
+        Input::text(
+            "a.yaml",
+            "_format_version: '3.0'\nservices: [{name: s, host: h}]\ngateway: {workers: 2}",
+        ),
+        Input::text(
+            "b.yaml",
+            "_format_version: '3.0'\nroutes: [{name: r, paths: [/], service: s}]\ngateway: {workers: 3}",
+        ),
     ];
     let (model, diags) = load(&mut sources, &inputs, &Env::empty(), &LoadOptions::default());
     assert_eq!((model.services.len(), model.routes.len(), model.gateway.workers), (1, 1, 2));
@@ -260,7 +314,10 @@ fn a_config_of_thousands_of_routes_is_read_in_linear_time() {
     use std::fmt::Write as _;
     let mut text = String::from("_format_version: '3.0'\nservices:\n  - name: s\n    host: h\n    routes:\n");
     for i in 0..3_000 {
-        let _ = writeln!(text, "      - name: r{i}\n        paths: [/api/v1/resource-{i}]\n        methods: [GET]");
+        let _ = writeln!(
+            text,
+            "      - name: r{i}\n        paths: [/api/v1/resource-{i}]\n        methods: [GET]"
+        );
     }
     let (model, found) = load_text(&text);
     assert!(found.is_empty());

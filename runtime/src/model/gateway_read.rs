@@ -48,13 +48,20 @@ const LIMITS: &[Field] = &[
     Field::new("buffered_body", COUNT, "Bytes of a body that a plugin needs whole.").default("10485760"),
     Field::new("connections", COUNT, "Client connections.").default("10000"),
     Field::new("connections_per_ip", COUNT, "Client connections of one address; 0 is no bound.").default("0"),
-    Field::new("requests_per_connection", COUNT, "Requests after which a connection is closed.").default("10000"),
-    Field::new("h2_streams", Kind::Int { min: 1, max: 100_000 }, "Requests at the same time on one HTTP/2 connection.").default("100"),
+    Field::new("requests_per_connection", COUNT, "Requests after which a connection is closed.")
+        .default("10000"),
+    Field::new(
+        "h2_streams",
+        Kind::Int { min: 1, max: 100_000 },
+        "Requests at the same time on one HTTP/2 connection.",
+    )
+    .default("100"),
 ];
 
 const TIMEOUTS: &[Field] = &[
     Field::new("tls_handshake", MILLIS, "For the TLS handshake.").default("10000"),
-    Field::new("header", MILLIS, "From the first byte of a request to the end of its headers.").default("10000"),
+    Field::new("header", MILLIS, "From the first byte of a request to the end of its headers.")
+        .default("10000"),
     Field::new("body", MILLIS, "Between two reads of a request body.").default("60000"),
     Field::new("keep_alive", MILLIS, "For the next request on an idle client connection.").default("60000"),
     Field::new("write", MILLIS, "For a client that takes nothing of its response.").default("60000"),
@@ -64,22 +71,42 @@ const TIMEOUTS: &[Field] = &[
 const TLS: &[Field] = &[
     Field::new("cert", TEXT, "File with the certificate chain that clients get where no `snis` match."),
     Field::new("key", TEXT, "File with the key of `cert`."),
-    Field::new("min_version", Kind::Enum(&["TLSv1.2", "TLSv1.3"]), "The oldest version that clients may speak.").default("\"TLSv1.2\""),
-    Field::new("verify_upstreams", Kind::Bool, "Whether certificates of upstreams are verified where a service does not say.").default("false"),
+    Field::new(
+        "min_version",
+        Kind::Enum(&["TLSv1.2", "TLSv1.3"]),
+        "The oldest version that clients may speak.",
+    )
+    .default("\"TLSv1.2\""),
+    Field::new(
+        "verify_upstreams",
+        Kind::Bool,
+        "Whether certificates of upstreams are verified where a service does not say.",
+    )
+    .default("false"),
     Field::new("upstream_ca", TEXT, "File with authorities for upstreams, beside the system's."),
-    Field::new("client_auth", Kind::Enum(&["none", "optional", "required"]), "Whether clients must show a certificate.").default("\"none\""),
+    Field::new(
+        "client_auth",
+        Kind::Enum(&["none", "optional", "required"]),
+        "Whether clients must show a certificate.",
+    )
+    .default("\"none\""),
     Field::new("client_ca", TEXT, "File with the authorities of client certificates."),
 ];
 
 const LISTENER: &[Field] = &[
     Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`.").required(),
     Field::new("tls", Kind::Bool, "Whether connections are TLS.").default("false"),
-    Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header comes before everything else.").default("false"),
+    Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header comes before everything else.")
+        .default("false"),
 ];
 
-const REDIS: &[Field] = &[
-    Field::new("url", Kind::Str(Rule::Url), "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS.").required().secret(),
-];
+const REDIS: &[Field] = &[Field::new(
+    "url",
+    Kind::Str(Rule::Url),
+    "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS.",
+)
+.required()
+.secret()];
 
 /// Reads the section. What is broken keeps its default, and was reported.
 pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
@@ -188,7 +215,10 @@ fn listeners(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Vec<Listener> {
     let Value::Sequence(items) = &node.value else {
         if !matches!(node.value, Value::Broken) && !node.is_null() {
             let message = "`listeners`: expected an array";
-            reader.diags.push(Diagnostic::new(&codes::WRONG_TYPE, node.head(), message).label(format!("this is {}", node.kind())));
+            reader.diags.push(
+                Diagnostic::new(&codes::WRONG_TYPE, node.head(), message)
+                    .label(format!("this is {}", node.kind())),
+            );
         }
         return Vec::new();
     };
@@ -199,7 +229,11 @@ fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
     let Some(text) = node.text() else {
         let record = reader.within("listeners", |r| r.record(node, LISTENER, "a listener"));
         let addr = address(reader, record.str("address")?, record.span_of("address"), "`listeners`")?;
-        return Some(Listener { addr, tls: record.bool("tls"), proxy_protocol: record.bool("proxy_protocol") });
+        return Some(Listener {
+            addr,
+            tls: record.bool("tls"),
+            proxy_protocol: record.bool("proxy_protocol"),
+        });
     };
     let mut words = text.split_whitespace();
     let addr = address(reader, words.next().unwrap_or_default(), node.span, "`listeners`")?;
@@ -214,7 +248,9 @@ fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
             word => {
                 let message = format!("`listeners`: `{word}` means nothing after an address");
                 let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
-                reader.diags.push(diagnostic.help("write `ADDRESS:PORT`, then `ssl` and `proxy_protocol` as needed"));
+                reader
+                    .diags
+                    .push(diagnostic.help("write `ADDRESS:PORT`, then `ssl` and `proxy_protocol` as needed"));
             }
         }
     }
@@ -226,7 +262,8 @@ fn address(reader: &mut Reader<'_, '_>, text: &str, span: Span, what: &str) -> O
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let parsed = any.or(local).as_deref().unwrap_or(text).parse();
     if parsed.is_err() {
-        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, format!("{what}: expected an address and a port"));
+        let diagnostic =
+            Diagnostic::new(&codes::INVALID_VALUE, span, format!("{what}: expected an address and a port"));
         reader.diags.push(diagnostic.help("write `0.0.0.0:8000` or `[::]:8000`"));
     }
     parsed.ok()

@@ -37,7 +37,10 @@ mod tests {
         assert_eq!(derive("routes", "orders-route"), "4b978d57-df71-51a2-950f-e926c640e159");
         assert_eq!(derive("services", "order-service"), "4222bc5a-94fa-5cb9-aa84-a1bf08cd5b40");
         assert_eq!(derive("consumers", "alice"), "b32379d9-3d28-5683-a79c-72139be6e34f");
-        assert_eq!(derive_cached("plugins", &["jwt", "", "order-service", ""]), "2ad4a633-b005-50d6-8abc-1beda943d577");
+        assert_eq!(
+            derive_cached("plugins", &["jwt", "", "order-service", ""]),
+            "2ad4a633-b005-50d6-8abc-1beda943d577"
+        );
     }
 
     #[test]

@@ -214,7 +214,8 @@ impl Pass<'_> {
         };
         let key = parts.next().filter(|k| !k.is_empty());
         let Some(prefix) = self.vaults.get(vault) else {
-            let help = "gw reads the vault `env`, and entries of `vaults` whose `name` is `env`, by their `prefix`";
+            let help =
+                "gw reads the vault `env`, and entries of `vaults` whose `name` is `env`, by their `prefix`";
             return Err(fail(format!("there is no vault `{vault}`"), help.to_owned()));
         };
         let name = format!("{prefix}{resource}").replace('-', "_").to_ascii_uppercase();
@@ -224,8 +225,12 @@ impl Pass<'_> {
             value = match object.as_ref().and_then(|o| o.get(key)) {
                 Some(serde_json::Value::String(s)) => s.clone(),
                 Some(serde_json::Value::Null) | None => {
-                    let message = format!("environment variable `{name}` is no JSON object with the key `{key}`");
-                    return Err(fail(message, "the last part of the reference is a key of the JSON object".to_owned()));
+                    let message =
+                        format!("environment variable `{name}` is no JSON object with the key `{key}`");
+                    return Err(fail(
+                        message,
+                        "the last part of the reference is a key of the JSON object".to_owned(),
+                    ));
                 }
                 Some(other) => other.to_string(),
             };
@@ -322,7 +327,10 @@ mod tests {
             ("v: $(headers.x)", r#""$(headers.x)""#),
             ("v: '{vault://env/name}'", r#""value" shown {vault://env/name}"#),
             ("v: '{vault://env/json/user}'", r#""u" shown {vault://env/json/user}"#),
-            ("v: '{vault://my-env/db-pass}'\nvaults: [{name: env, prefix: my-env, config: {prefix: MY_}}]", r#""vaulted" shown {vault://my-env/db-pass}"#),
+            (
+                "v: '{vault://my-env/db-pass}'\nvaults: [{name: env, prefix: my-env, config: {prefix: MY_}}]",
+                r#""vaulted" shown {vault://my-env/db-pass}"#,
+            ),
             ("v: \"x ${{ env \\\"DECK_X\\\" }}\"", r#""x deck" shown x ${{ env "DECK_X" }}"#),
             ("v: ${{ env \"DECK_X\" }}", r#""deck" shown ${{ env "DECK_X" }}"#),
             ("_comment: ${NOPE}\nv: 1", "1"),
@@ -351,7 +359,10 @@ mod tests {
             ("v: '${NAME'", "!${ a reference `${` is not closed"),
             ("v: '{vault://env/nope}'", "!{vault://env/nope} environment variable `NOPE` is not set"),
             ("v: '{vault://hcv/x}'", "!{vault://hcv/x} there is no vault `hcv`"),
-            ("v: '{vault://env/name/k}'", "!{vault://env/name/k} environment variable `NAME` is no JSON object with the key `k`"),
+            (
+                "v: '{vault://env/name/k}'",
+                "!{vault://env/name/k} environment variable `NAME` is no JSON object with the key `k`",
+            ),
             ("v: ${{ env \"HOME\" }}", "!${{ env \"HOME\" }} a reference of this form is not known"),
         ] {
             assert_eq!(outcome(text), expected, "{text}");

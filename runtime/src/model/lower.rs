@@ -1,6 +1,8 @@
 //! The tree of one file becomes part of the model: sections of the top level, nesting, references.
 
-use super::entities::{self, certificate, consumer, consumer_group, credential, other, plugin, route, service, upstream};
+use super::entities::{
+    self, certificate, consumer, consumer_group, credential, other, plugin, route, service, upstream,
+};
 use super::read::Reader;
 use super::schema::Record;
 use super::{CredentialKind, Model, Ref, gateway_read};
@@ -37,16 +39,47 @@ pub(super) enum Parent {
 
 /// Top-level keys that are not lists of entities.
 const META: &[&str] = &[
-    "_format_version", "_transform", "_comment", "_ignore", "_info", "_workspace", "_konnect", "_plugin_configs",
-    "_deck", "gateway", "tests",
+    "_format_version",
+    "_transform",
+    "_comment",
+    "_ignore",
+    "_info",
+    "_workspace",
+    "_konnect",
+    "_plugin_configs",
+    "_deck",
+    "gateway",
+    "tests",
 ];
 
 /// Top-level lists.
 const LISTS: &[&str] = &[
-    "services", "routes", "consumers", "consumer_groups", "plugins", "upstreams", "targets", "certificates", "snis",
-    "ca_certificates", "keyauth_credentials", "jwt_secrets", "basicauth_credentials", "hmacauth_credentials", "acls",
-    "oauth2_credentials", "vaults", "keys", "key_sets", "parameters", "workspaces", "filter_chains", "oauth2_tokens",
-    "oauth2_authorization_codes", "acme_storage", "sessions",
+    "services",
+    "routes",
+    "consumers",
+    "consumer_groups",
+    "plugins",
+    "upstreams",
+    "targets",
+    "certificates",
+    "snis",
+    "ca_certificates",
+    "keyauth_credentials",
+    "jwt_secrets",
+    "basicauth_credentials",
+    "hmacauth_credentials",
+    "acls",
+    "oauth2_credentials",
+    "vaults",
+    "keys",
+    "key_sets",
+    "parameters",
+    "workspaces",
+    "filter_chains",
+    "oauth2_tokens",
+    "oauth2_authorization_codes",
+    "acme_storage",
+    "sessions",
 ];
 
 impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
@@ -73,7 +106,8 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             Value::Mapping(entries) => entries,
             Value::Broken => return,
             _ => {
-                let message = "expected an object: a config is a mapping with `_format_version` and lists of entities";
+                let message =
+                    "expected an object: a config is a mapping with `_format_version` and lists of entities";
                 self.report(Diagnostic::new(&codes::WRONG_TYPE, root.head(), message));
                 return;
             }
@@ -88,8 +122,11 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                 key if META.contains(&key) => {}
                 key if LISTS.contains(&key) => self.list(key, node, Parent::None, entry.key_span),
                 key => {
-                    let mut diagnostic =
-                        Diagnostic::new(&codes::UNKNOWN_FIELD, entry.key_span, format!("unknown field `{key}` at the top level"));
+                    let mut diagnostic = Diagnostic::new(
+                        &codes::UNKNOWN_FIELD,
+                        entry.key_span,
+                        format!("unknown field `{key}` at the top level"),
+                    );
                     let names = || META.iter().chain(LISTS).copied();
                     if let Some(near) = suggest::nearest(key, names()) {
                         diagnostic = diagnostic
@@ -126,7 +163,11 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
     fn read_gateway(&mut self, key: Span, node: &Node<'_>) {
         if let Some(before) = self.gateway.replace(key) {
             let message = "`gateway` is declared in two files";
-            self.report(Diagnostic::new(&codes::DUPLICATE_KEY, key, message).label("again here").also(before, "first here"));
+            self.report(
+                Diagnostic::new(&codes::DUPLICATE_KEY, key, message)
+                    .label("again here")
+                    .also(before, "first here"),
+            );
             return;
         }
         self.model.gateway = gateway_read::read(&mut self.reader, node);
@@ -140,8 +181,9 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             Value::Broken => return,
             _ if node.is_null() => return,
             _ => {
-                let mut diagnostic = Diagnostic::new(&codes::WRONG_TYPE, node.head(), format!("`{key}`: expected an array"))
-                    .label(format!("this is {}", node.kind()));
+                let mut diagnostic =
+                    Diagnostic::new(&codes::WRONG_TYPE, node.head(), format!("`{key}`: expected an array"))
+                        .label(format!("this is {}", node.kind()));
                 if matches!(node.value, Value::Mapping(_)) {
                     diagnostic = diagnostic.help("begin every entry with `- `");
                 }
@@ -151,7 +193,12 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         };
         if let Some(why) = other::unusable(key) {
             if !items.is_empty() {
-                let diagnostic = Diagnostic::new(&codes::UNSUPPORTED_ENTITY, key_span, format!("gw does not support `{key}`")).help(why);
+                let diagnostic = Diagnostic::new(
+                    &codes::UNSUPPORTED_ENTITY,
+                    key_span,
+                    format!("gw does not support `{key}`"),
+                )
+                .help(why);
                 self.unsupported(diagnostic);
             }
             return;
@@ -201,9 +248,12 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             return record.spanned_str(field).map(Ref::Name);
         };
         if let Some(own) = record.get(field) {
-            let message = format!("`{field}`: value must be null, because this entry stands inside its {field}");
+            let message =
+                format!("`{field}`: value must be null, because this entry stands inside its {field}");
             let span = own.key;
-            self.report(Diagnostic::new(&codes::CONFLICTING_FIELDS, span, message).help(format!("remove `{field}`")));
+            self.report(
+                Diagnostic::new(&codes::CONFLICTING_FIELDS, span, message).help(format!("remove `{field}`")),
+            );
         }
         Some(Ref::Parent(parent))
     }

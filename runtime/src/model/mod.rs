@@ -14,7 +14,6 @@ pub mod read;
 pub mod rules;
 pub mod schema;
 
-
 pub use gateway::Gateway;
 pub use lower::Lower;
 use std::collections::HashMap;

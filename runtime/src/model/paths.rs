@@ -22,14 +22,22 @@ pub(super) fn prefix(text: &str, shown: &str) -> Result<(), Broken> {
         return Err(broken(format!("must not have empty segments: `{shown}`")));
     }
     // Beyond ASCII nothing is said: the normal form of `%C3%A9` is the letter itself.
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || !b.is_ascii() || RESERVED.contains(&b) || b"-._~".contains(&b);
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || !b.is_ascii() || RESERVED.contains(&b) || b"-._~".contains(&b);
     if !text.bytes().all(allowed) {
-        let message = format!("invalid path: '{shown}' (characters outside of the reserved list of RFC 3986 found)");
-        return Err(Broken { message, help: Some("write other characters as `%XX`".to_owned()), better: None });
+        let message =
+            format!("invalid path: '{shown}' (characters outside of the reserved list of RFC 3986 found)");
+        return Err(Broken {
+            message,
+            help: Some("write other characters as `%XX`".to_owned()),
+            better: None,
+        });
     }
     for (i, _) in text.match_indices('%') {
         if escape(text.as_bytes(), i).is_none() {
-            return Err(broken(format!("invalid url-encoded value in `{shown}`: a `%` needs two hexadecimal digits")));
+            return Err(broken(format!(
+                "invalid url-encoded value in `{shown}`: a `%` needs two hexadecimal digits"
+            )));
         }
     }
     Ok(())
@@ -39,7 +47,9 @@ pub(super) fn prefix(text: &str, shown: &str) -> Result<(), Broken> {
 pub(super) fn route_path(text: &str, shown: &str) -> Result<(), Broken> {
     if let Some(pattern) = text.strip_prefix('~') {
         if !pattern.starts_with('/') {
-            return Err(broken(format!("should start with: / (fixed path) or ~/ (regex path), not `{shown}`")));
+            return Err(broken(format!(
+                "should start with: / (fixed path) or ~/ (regex path), not `{shown}`"
+            )));
         }
         return regex(pattern, shown);
     }
@@ -83,7 +93,11 @@ pub(super) fn regex(text: &str, shown: &str) -> Result<(), Broken> {
     } else {
         "patterns are in the syntax of the Rust `regex` crate"
     };
-    Err(Broken { message: format!("invalid regex: '{shown}' ({reason})"), help: Some(help.to_owned()), better: None })
+    Err(Broken {
+        message: format!("invalid regex: '{shown}' ({reason})"),
+        help: Some(help.to_owned()),
+        better: None,
+    })
 }
 
 /// The normal form of a path without query: unreserved characters decoded, other escapes in capitals, dot segments and

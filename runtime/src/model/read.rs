@@ -58,7 +58,12 @@ impl<'s, 'd> Reader<'s, 'd> {
     }
 
     /// Reads one of some words.
-    pub fn one_of(&mut self, node: &Node<'_>, field: &'static str, words: &'static [&'static str]) -> Option<String> {
+    pub fn one_of(
+        &mut self,
+        node: &Node<'_>,
+        field: &'static str,
+        words: &'static [&'static str],
+    ) -> Option<String> {
         let value = self.within(field, |r| r.value(node, &Kind::Enum(words)))?;
         match value.value {
             Val::Str(word) => Some(word),
@@ -130,7 +135,14 @@ impl<'s, 'd> Reader<'s, 'd> {
         self.secret = outer;
     }
 
-    fn absent(&mut self, field: &'static Field, node: &Node<'_>, head: Span, what: &str, record: &mut Record) {
+    fn absent(
+        &mut self,
+        field: &'static Field,
+        node: &Node<'_>,
+        head: Span,
+        what: &str,
+        record: &mut Record,
+    ) {
         let value = match (field.default, &field.kind) {
             (Some(json), kind) => defaults::value(json, kind, head),
             (None, Kind::Record(inner)) if field.required => {
@@ -163,9 +175,13 @@ impl<'s, 'd> Reader<'s, 'd> {
 
     fn unknown(&mut self, entry: &Entry<'_>, fields: &'static [Field], nested: &[&'static str], what: &str) {
         let names = || fields.iter().map(|f| f.name).chain(nested.iter().copied());
-        let at = if self.path.is_empty() { what.to_owned() } else { format!("`{}` of {what}", self.location()) };
-        let mut diagnostic =
-            Diagnostic::new(&codes::UNKNOWN_FIELD, entry.key_span, format!("unknown field `{}` in {at}", entry.key));
+        let at =
+            if self.path.is_empty() { what.to_owned() } else { format!("`{}` of {what}", self.location()) };
+        let mut diagnostic = Diagnostic::new(
+            &codes::UNKNOWN_FIELD,
+            entry.key_span,
+            format!("unknown field `{}` in {at}", entry.key),
+        );
         if let Some(near) = suggest::nearest(&entry.key, names()) {
             diagnostic = diagnostic
                 .label(format!("did you mean `{near}`?"))
@@ -185,39 +201,66 @@ impl<'s, 'd> Reader<'s, 'd> {
     /// `expected a string`, with what it is instead and what to do.
     fn wrong_type(&mut self, node: &Node<'_>, expected: &str) {
         let location = self.location();
-        let message = if location.is_empty() { format!("expected {expected}") } else { format!("`{location}`: expected {expected}") };
-        let mut diagnostic =
-            Diagnostic::new(&codes::WRONG_TYPE, node.head(), message).label(format!("this is {}", node.kind()));
+        let message = if location.is_empty() {
+            format!("expected {expected}")
+        } else {
+            format!("`{location}`: expected {expected}")
+        };
+        let mut diagnostic = Diagnostic::new(&codes::WRONG_TYPE, node.head(), message)
+            .label(format!("this is {}", node.kind()));
         let source = self.sources.text(node.span);
         match (&node.value, expected) {
             (Value::Scalar(s), "a string") if !s.masked && node.span.end > node.span.start => {
-                diagnostic = diagnostic
-                    .help("put it in quotes")
-                    .fix(node.span, format!("\"{source}\""), Applicability::Safe);
+                diagnostic = diagnostic.help("put it in quotes").fix(
+                    node.span,
+                    format!("\"{source}\""),
+                    Applicability::Safe,
+                );
             }
             (Value::Mapping(entries), "a string")
-                if entries.first().is_some_and(|e| e.key.starts_with("vault:") || e.key.starts_with("{vault:")) =>
+                if entries
+                    .first()
+                    .is_some_and(|e| e.key.starts_with("vault:") || e.key.starts_with("{vault:")) =>
             {
-                diagnostic = diagnostic.help("a vault reference must be quoted, else it is a mapping to YAML");
+                diagnostic =
+                    diagnostic.help("a vault reference must be quoted, else it is a mapping to YAML");
             }
             (Value::Scalar(_), "an array" | "a set") if !source.is_empty() && !source.contains('\n') => {
-                diagnostic = diagnostic
-                    .help("write a list, also of one")
-                    .fix(node.span, format!("[{source}]"), Applicability::Safe);
+                diagnostic = diagnostic.help("write a list, also of one").fix(
+                    node.span,
+                    format!("[{source}]"),
+                    Applicability::Safe,
+                );
             }
-            (Value::Scalar(s), "a boolean") if matches!(s.text.to_ascii_lowercase().as_str(), "yes" | "on" | "no" | "off" | "true" | "false") => {
-                let better = if matches!(s.text.to_ascii_lowercase().as_str(), "yes" | "on" | "true") { "true" } else { "false" };
-                diagnostic = diagnostic
-                    .help(format!("write `{better}`, without quotes"))
-                    .fix(node.span, better, Applicability::Safe);
+            (Value::Scalar(s), "a boolean")
+                if matches!(
+                    s.text.to_ascii_lowercase().as_str(),
+                    "yes" | "on" | "no" | "off" | "true" | "false"
+                ) =>
+            {
+                let better = if matches!(s.text.to_ascii_lowercase().as_str(), "yes" | "on" | "true") {
+                    "true"
+                } else {
+                    "false"
+                };
+                diagnostic = diagnostic.help(format!("write `{better}`, without quotes")).fix(
+                    node.span,
+                    better,
+                    Applicability::Safe,
+                );
             }
-            (Value::Scalar(s), "an integer" | "a number") if !s.plain && matches!(Core::of(&s.text), Core::Int(_) | Core::Float(_)) && !s.masked => {
-                diagnostic = diagnostic
-                    .help("write the number without quotes")
-                    .fix(node.span, s.text.as_ref(), Applicability::Safe);
+            (Value::Scalar(s), "an integer" | "a number")
+                if !s.plain && matches!(Core::of(&s.text), Core::Int(_) | Core::Float(_)) && !s.masked =>
+            {
+                diagnostic = diagnostic.help("write the number without quotes").fix(
+                    node.span,
+                    s.text.as_ref(),
+                    Applicability::Safe,
+                );
             }
             (Value::Scalar(s), "an integer" | "a number") if s.masked && !s.plain => {
-                diagnostic = diagnostic.help("write the reference without quotes, so that its value can be a number");
+                diagnostic =
+                    diagnostic.help("write the reference without quotes, so that its value can be a number");
             }
             _ => {}
         }
@@ -251,7 +294,9 @@ impl<'s, 'd> Reader<'s, 'd> {
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().to_string() + chars.as_str(),
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_lowercase().to_string() + chars.as_str()
+        }
         _ => text.to_owned(),
     }
 }

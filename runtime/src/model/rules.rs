@@ -24,13 +24,13 @@ pub fn check(rule: Rule, text: &str, shown: &str) -> Result<(), Broken> {
         Rule::Any => Ok(()),
         Rule::NonEmpty => require(!text.is_empty(), || "length must be at least 1".to_owned()),
         Rule::Name => name(text, shown),
-        Rule::Uuid => require(uuid::Uuid::try_parse(text).is_ok(), || format!("expected a valid UUID, not `{shown}`")),
-        Rule::Host => host(text, shown),
-        Rule::HostPort => {
-            require(split_host_port(text).is_some_and(|(h, _)| is_host(h)), || {
-                format!("invalid target (`{shown}`); not a valid hostname or ip address")
-            })
+        Rule::Uuid => {
+            require(uuid::Uuid::try_parse(text).is_ok(), || format!("expected a valid UUID, not `{shown}`"))
         }
+        Rule::Host => host(text, shown),
+        Rule::HostPort => require(split_host_port(text).is_some_and(|(h, _)| is_host(h)), || {
+            format!("invalid target (`{shown}`); not a valid hostname or ip address")
+        }),
         Rule::Path => paths::prefix(text, shown),
         Rule::RoutePath => paths::route_path(text, shown),
         Rule::RouteHost => route_host(text, shown),
@@ -62,7 +62,9 @@ fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), Broken> 
 }
 
 fn name(text: &str, shown: &str) -> Result<(), Broken> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '~') || (!c.is_ascii() && !c.is_control());
+    let allowed = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '~') || (!c.is_ascii() && !c.is_control())
+    };
     if text.is_empty() {
         return Err(broken("length must be at least 1".to_owned()));
     }
@@ -71,7 +73,9 @@ fn name(text: &str, shown: &str) -> Result<(), Broken> {
     }
     let better: String = text.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     Err(Broken {
-        message: format!("invalid value '{shown}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"),
+        message: format!(
+            "invalid value '{shown}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
+        ),
         help: None,
         better: (text == shown).then_some(better),
     })
@@ -105,7 +109,9 @@ pub fn is_hostname(text: &str) -> bool {
 }
 
 fn is_label(label: &str) -> bool {
-    !label.is_empty() && label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    !label.is_empty()
+        && label.len() <= 63
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// `host`, `host:port`, `1.2.3.4:port`, `[::1]:port` or a bare IPv6 address; no port is `None`.
@@ -127,7 +133,9 @@ fn route_host(text: &str, shown: &str) -> Result<(), Broken> {
     }
     let host = split_host_port(text).map_or(text, |(h, _)| h);
     if wildcards == 1 && !(host.starts_with("*.") || host.ends_with(".*")) {
-        return Err(broken(format!("invalid wildcard: in `{shown}` it must be the leftmost or the rightmost label")));
+        return Err(broken(format!(
+            "invalid wildcard: in `{shown}` it must be the leftmost or the rightmost label"
+        )));
     }
     let plain = host.strip_prefix("*.").or_else(|| host.strip_suffix(".*")).unwrap_or(host);
     if is_host(plain) {
@@ -171,13 +179,18 @@ static URL: LazyLock<Regex> = LazyLock::new(|| {
 
 fn url(text: &str, shown: &str) -> Result<(), Broken> {
     let parts = URL.captures(text);
-    let good = parts.is_some_and(|p| is_host(&p[1]) && p.get(2).is_none_or(|n| n.as_str().parse::<u16>().is_ok()));
+    let good =
+        parts.is_some_and(|p| is_host(&p[1]) && p.get(2).is_none_or(|n| n.as_str().parse::<u16>().is_ok()));
     if good {
         return Ok(());
     }
     let missing_scheme = !text.contains("://");
     Err(Broken {
-        message: if missing_scheme { format!("missing scheme in url: {shown}") } else { format!("invalid url: {shown}") },
+        message: if missing_scheme {
+            format!("missing scheme in url: {shown}")
+        } else {
+            format!("invalid url: {shown}")
+        },
         help: Some("a URL is `scheme://host[:port][/path]`".to_owned()),
         better: None,
     })
@@ -192,7 +205,9 @@ mod tests {
     fn check_rule(rule: Rule, text: &str, expected: &str) {
         match check(rule, text, text) {
             Ok(()) => assert_eq!(expected, "", "{rule:?} let {text:?} pass"),
-            Err(b) => assert!(!expected.is_empty() && b.message.contains(expected), "{rule:?} {text:?}: {b:?}"),
+            Err(b) => {
+                assert!(!expected.is_empty() && b.message.contains(expected), "{rule:?} {text:?}: {b:?}")
+            }
         }
     }
 

@@ -152,13 +152,20 @@ pub const ID: Field = Field::new(
     "A UUID. Without it the id is derived from the entity's name, always the same one.",
 );
 /// `created_at` of every entity.
-pub const CREATED_AT: Field =
-    Field::new("created_at", Kind::Num { min: 0.0, max: f64::MAX }, "When the entity was made, in Unix seconds.");
+pub const CREATED_AT: Field = Field::new(
+    "created_at",
+    Kind::Num { min: 0.0, max: f64::MAX },
+    "When the entity was made, in Unix seconds.",
+);
 /// `updated_at` of every entity.
-pub const UPDATED_AT: Field =
-    Field::new("updated_at", Kind::Num { min: 0.0, max: f64::MAX }, "When the entity was last changed, in Unix seconds.");
+pub const UPDATED_AT: Field = Field::new(
+    "updated_at",
+    Kind::Num { min: 0.0, max: f64::MAX },
+    "When the entity was last changed, in Unix seconds.",
+);
 /// `tags` of every entity.
-pub const TAGS: Field = Field::new("tags", Kind::Set(&TEXT), "Words to find the entity by; they change nothing.");
+pub const TAGS: Field =
+    Field::new("tags", Kind::Set(&TEXT), "Words to find the entity by; they change nothing.");
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq)]

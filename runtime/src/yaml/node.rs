@@ -97,7 +97,9 @@ impl<'a> Node<'a> {
     pub fn head(&self) -> Span {
         match &self.value {
             Value::Mapping(entries) => match entries.first() {
-                Some(first) if matches!(first.value.value, Value::Scalar(_)) && self.holds(first.value.span) => {
+                Some(first)
+                    if matches!(first.value.value, Value::Scalar(_)) && self.holds(first.value.span) =>
+                {
                     Span { end: first.value.span.end, ..first.key_span }
                 }
                 Some(first) => first.key_span,

@@ -81,7 +81,11 @@ impl<'a, 'b> Builder<'a, 'b> {
 
     fn run(&mut self) -> Option<Node<'a>> {
         if self.text.len() > self.budget.bytes {
-            let message = format!("the file has {} bytes, more than the {} that are read", self.text.len(), self.budget.bytes);
+            let message = format!(
+                "the file has {} bytes, more than the {} that are read",
+                self.text.len(),
+                self.budget.bytes
+            );
             self.diags.push(Diagnostic::new(&codes::BUDGET, self.span(0, 0), message));
             return None;
         }
@@ -129,7 +133,8 @@ impl<'a, 'b> Builder<'a, 'b> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(&range)?;
-                let plain = matches!(style, ScalarStyle::Plain) && self.tag_allows(tag.as_deref(), tag_span, &["null", "bool", "int", "float"], &["str"]);
+                let plain = matches!(style, ScalarStyle::Plain)
+                    && self.tag_allows(tag.as_deref(), tag_span, &["null", "bool", "int", "float"], &["str"]);
                 let span = self.span(range.start, range.end);
                 let node = Node { span, value: Value::Scalar(Scalar { text, plain, masked: false }) };
                 if anchor != 0 {
@@ -143,7 +148,12 @@ impl<'a, 'b> Builder<'a, 'b> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.tag_allows(tag.as_deref(), tag_span, &["map"], &[]);
-                let open = Open::Mapping { entries: Vec::new(), merges: Vec::new(), key: Key::Awaited, broken: false };
+                let open = Open::Mapping {
+                    entries: Vec::new(),
+                    merges: Vec::new(),
+                    key: Key::Awaited,
+                    broken: false,
+                };
                 self.open(&range, anchor, open)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(&range),
@@ -152,7 +162,11 @@ impl<'a, 'b> Builder<'a, 'b> {
             Event::UnresolvedAlias(name) => {
                 self.count(&range)?;
                 let span = self.span(range.start, range.end);
-                let mut diagnostic = Diagnostic::new(&codes::SYNTAX, span, format!("no anchor `&{name}` stands above this alias"));
+                let mut diagnostic = Diagnostic::new(
+                    &codes::SYNTAX,
+                    span,
+                    format!("no anchor `&{name}` stands above this alias"),
+                );
                 if let Some(near) = suggest::nearest(&name, self.names.iter().map(String::as_str)) {
                     diagnostic = diagnostic.help(format!("did you mean `*{near}`?"));
                 }
@@ -165,7 +179,13 @@ impl<'a, 'b> Builder<'a, 'b> {
     }
 
     /// Whether a scalar with this tag may mean something other than text. Reports tags that mean nothing here.
-    fn tag_allows(&mut self, tag: Option<&Tag>, span: Option<std::ops::Range<usize>>, core: &[&str], text: &[&str]) -> bool {
+    fn tag_allows(
+        &mut self,
+        tag: Option<&Tag>,
+        span: Option<std::ops::Range<usize>>,
+        core: &[&str],
+        text: &[&str],
+    ) -> bool {
         let Some(tag) = tag else { return true };
         let suffix = tag.core_suffix();
         if suffix.is_some_and(|s| core.contains(&s)) {
@@ -175,7 +195,10 @@ impl<'a, 'b> Builder<'a, 'b> {
         if !is_text {
             let span = span.map_or_else(|| self.span(0, 0), |r| self.span(r.start, r.end));
             let message = format!("the tag `{}` means nothing in a config", tag.original());
-            self.diags.push(Diagnostic::new(&codes::SYNTAX, span, message).help("remove the tag, or quote the value if it begins with `!`"));
+            self.diags.push(
+                Diagnostic::new(&codes::SYNTAX, span, message)
+                    .help("remove the tag, or quote the value if it begins with `!`"),
+            );
         }
         false
     }
@@ -226,7 +249,11 @@ impl<'a, 'b> Builder<'a, 'b> {
                 node.clone()
             }
             _ => {
-                self.diags.push(Diagnostic::new(&codes::SYNTAX, span, "an alias cannot stand inside what it refers to"));
+                self.diags.push(Diagnostic::new(
+                    &codes::SYNTAX,
+                    span,
+                    "an alias cannot stand inside what it refers to",
+                ));
                 Node::broken(span)
             }
         };
@@ -277,8 +304,12 @@ impl<'a, 'b> Builder<'a, 'b> {
                     }
                     Value::Broken => {}
                     _ => self.diags.push(
-                        Diagnostic::new(&codes::WRONG_TYPE, span, "a merge key `<<` takes a mapping or a list of mappings")
-                            .also(source.span, "this is neither"),
+                        Diagnostic::new(
+                            &codes::WRONG_TYPE,
+                            span,
+                            "a merge key `<<` takes a mapping or a list of mappings",
+                        )
+                        .also(source.span, "this is neither"),
                     ),
                 }
             }
@@ -305,10 +336,14 @@ impl<'a, 'b> Builder<'a, 'b> {
                     kept.push(entry);
                 }
                 Some(&before) => self.diags.push(
-                    Diagnostic::new(&codes::DUPLICATE_KEY, entry.key_span, format!("the key `{}` stands twice in one mapping", entry.key))
-                        .label("again here")
-                        .also(before, "first here")
-                        .help("keep one of the two; if both lists are meant, make one list of them"),
+                    Diagnostic::new(
+                        &codes::DUPLICATE_KEY,
+                        entry.key_span,
+                        format!("the key `{}` stands twice in one mapping", entry.key),
+                    )
+                    .label("again here")
+                    .also(before, "first here")
+                    .help("keep one of the two; if both lists are meant, make one list of them"),
                 ),
             }
         }
@@ -341,8 +376,12 @@ fn key_of<'a>(node: Node<'a>, diags: &mut Diags) -> Key<'a> {
         Value::Broken => Key::Broken,
         Value::Sequence(_) | Value::Mapping(_) => {
             diags.push(
-                Diagnostic::new(&codes::SYNTAX, node.span, format!("a key must be text, and this is {}", node.kind()))
-                    .help("if this is a placeholder such as `{{ name }}`, quote it"),
+                Diagnostic::new(
+                    &codes::SYNTAX,
+                    node.span,
+                    format!("a key must be text, and this is {}", node.kind()),
+                )
+                .help("if this is a placeholder such as `{{ name }}`, quote it"),
             );
             Key::Broken
         }

@@ -17,16 +17,16 @@ pub(super) fn diagnostic(error: &ScanError, file: FileId, text: &str) -> Diagnos
     let span = Span::new(file, start, start + width);
     let message = error.info();
     let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
-    let mut diagnostic = Diagnostic::new(&codes::SYNTAX, span, format!("invalid YAML: {}", decapitalised(message)));
+    let mut diagnostic =
+        Diagnostic::new(&codes::SYNTAX, span, format!("invalid YAML: {}", decapitalised(message)));
     diagnostic.help = help(error.kind(), line_at(text, start)).map(str::to_owned);
     diagnostic
 }
 
 /// What to do, where the kind of error or the line suggests something.
 fn help(kind: &ErrorKind, line: &str) -> Option<&'static str> {
-    let unquoted = |mark: &str| {
-        line.find(mark).is_some_and(|i| line[..i].matches(['"', '\'']).count() % 2 == 0)
-    };
+    let unquoted =
+        |mark: &str| line.find(mark).is_some_and(|i| line[..i].matches(['"', '\'']).count() % 2 == 0);
     Some(match kind {
         _ if unquoted("${") => {
             "a value with `${...}` must be quoted inside `{}` or `[]`, because braces end it there: \"${NAME}\""

@@ -21,7 +21,11 @@ pub const NESTED: &[&str] = &["snis"];
 /// The fields of a server name.
 pub const SNI_FIELDS: &[Field] = entity_fields![
     Field::new("name", TEXT, "The server name, unique; `*.name` and `name.*` stand for many.").required(),
-    Field::new("certificate", Kind::Ref("certificates"), "The certificate that is shown for the name, by id."),
+    Field::new(
+        "certificate",
+        Kind::Ref("certificates"),
+        "The certificate that is shown for the name, by id."
+    ),
 ];
 
 /// The fields of a CA certificate.
@@ -35,7 +39,9 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, index
     let record = &read.record;
     for (one, other) in [("cert_alt", "key_alt"), ("key_alt", "cert_alt")] {
         if let (Some(given), None) = (record.get(one), node.get(other)) {
-            let message = format!("all or none of these fields must be set: 'cert_alt', 'key_alt'; `{other}` is missing");
+            let message = format!(
+                "all or none of these fields must be set: 'cert_alt', 'key_alt'; `{other}` is missing"
+            );
             cx.report(Diagnostic::new(&codes::MISSING_ALTERNATIVE, given.key, message));
         }
     }
@@ -55,13 +61,24 @@ pub(in crate::model) fn lower_sni(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, p
     // The admin interface shows nested names as bare texts, and many write them so.
     if let (Value::Scalar(scalar), Some(parent)) = (&node.value, parent.certificate()) {
         let name = Spanned::new(scalar.text.clone().into_owned(), node.span);
-        cx.model.snis.push(Sni { span: node.span, name, certificate: Some(crate::model::Ref::Parent(parent)) });
+        cx.model.snis.push(Sni {
+            span: node.span,
+            name,
+            certificate: Some(crate::model::Ref::Parent(parent)),
+        });
         return;
     }
     let record = cx.reader.record(node, SNI_FIELDS, "a server name");
     let certificate = cx.reference(&record, "certificate", parent.certificate());
-    if certificate.is_none() && node.get("certificate").is_none_or(Node::is_null) && !node.entries().is_empty() {
-        cx.report(Diagnostic::new(&codes::MISSING_FIELD, node.head(), "required field missing: `certificate`"));
+    if certificate.is_none()
+        && node.get("certificate").is_none_or(Node::is_null)
+        && !node.entries().is_empty()
+    {
+        cx.report(Diagnostic::new(
+            &codes::MISSING_FIELD,
+            node.head(),
+            "required field missing: `certificate`",
+        ));
     }
     cx.model.snis.push(Sni { span: node.head(), name: required(&record, "name"), certificate });
 }

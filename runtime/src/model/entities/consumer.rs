@@ -8,14 +8,32 @@ use crate::yaml::Node;
 
 /// The fields of a consumer.
 pub const FIELDS: &[Field] = entity_fields![
-    Field::new("username", TEXT, "The consumer's name, unique, by which plugins and credentials refer to it."),
-    Field::new("custom_id", TEXT, "An id of another system, unique; handed to upstreams as X-Consumer-Custom-ID."),
-    Field::new("groups", Kind::List(&Kind::Ref("consumer_groups")), "Names of the `consumer_groups` that the consumer is in.").extension(),
+    Field::new(
+        "username",
+        TEXT,
+        "The consumer's name, unique, by which plugins and credentials refer to it."
+    ),
+    Field::new(
+        "custom_id",
+        TEXT,
+        "An id of another system, unique; handed to upstreams as X-Consumer-Custom-ID."
+    ),
+    Field::new(
+        "groups",
+        Kind::List(&Kind::Ref("consumer_groups")),
+        "Names of the `consumer_groups` that the consumer is in."
+    )
+    .extension(),
 ];
 
 /// Lists that may stand in a consumer.
 pub const NESTED: &[&str] = &[
-    "plugins", "keyauth_credentials", "jwt_secrets", "basicauth_credentials", "hmacauth_credentials", "acls",
+    "plugins",
+    "keyauth_credentials",
+    "jwt_secrets",
+    "basicauth_credentials",
+    "hmacauth_credentials",
+    "acls",
     "oauth2_credentials",
 ];
 
@@ -35,6 +53,12 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
         (None, Some(id)) => ids::positional("consumers", id, 0),
         (None, None) => ids::positional("consumers", "", cx.model.consumers.len()),
     });
-    cx.model.consumers.push(Consumer { span: node.head(), id, username, custom_id, groups: record.strings("groups") });
+    cx.model.consumers.push(Consumer {
+        span: node.head(),
+        id,
+        username,
+        custom_id,
+        groups: record.strings("groups"),
+    });
     cx.children(read.children, Parent::Consumer(cx.model.consumers.len() - 1));
 }

@@ -8,7 +8,12 @@ use crate::yaml::Node;
 /// The fields of a consumer group.
 pub const FIELDS: &[Field] = entity_fields![
     Field::new("name", Kind::Str(Rule::Name), "The group's name, unique.").required().extension(),
-    Field::new("consumers", Kind::List(&Kind::Ref("consumers")), "Usernames or ids of members; a consumer's own `groups` adds to them.").extension(),
+    Field::new(
+        "consumers",
+        Kind::List(&Kind::Ref("consumers")),
+        "Usernames or ids of members; a consumer's own `groups` adds to them."
+    )
+    .extension(),
 ];
 
 /// Lists that may stand in a consumer group.

@@ -7,34 +7,57 @@ use crate::model::{Credential, CredentialKind, Ref, ids};
 use crate::source::Spanned;
 use crate::yaml::Node;
 
-const CONSUMER: Field = Field::new("consumer", Kind::Ref("consumers"), "Whose credential this is, by username or id.");
+const CONSUMER: Field =
+    Field::new("consumer", Kind::Ref("consumers"), "Whose credential this is, by username or id.");
 
 /// `keyauth_credentials`.
 pub const KEY_AUTH: &[Field] = entity_fields![
     CONSUMER,
-    Field::new("key", TEXT, "The key that the client sends, unique. Without it a random one is made, which nobody knows.").secret(),
+    Field::new(
+        "key",
+        TEXT,
+        "The key that the client sends, unique. Without it a random one is made, which nobody knows."
+    )
+    .secret(),
     Field::new("ttl", Kind::Int { min: 0, max: 100_000_000 }, "Seconds after which the credential is gone."),
 ];
 
 /// Algorithms of JSON web tokens.
 pub const ALGORITHMS: &[&str] = &[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA",
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384",
+    "PS512", "EdDSA",
 ];
 
 /// `jwt_secrets`.
 pub const JWT: &[Field] = entity_fields![
     CONSUMER,
-    Field::new("key", TEXT, "What the token's claim (the plugin's `key_claim_name`, normally `iss`) must be, unique. Without it a random one is made."),
-    Field::new("secret", Kind::Str(Rule::Any), "The shared secret of HS256, HS384 and HS512. Without it a random one is made.").secret(),
+    Field::new(
+        "key",
+        TEXT,
+        "What the token's claim (the plugin's `key_claim_name`, normally `iss`) must be, unique. Without it a random one is made."
+    ),
+    Field::new(
+        "secret",
+        Kind::Str(Rule::Any),
+        "The shared secret of HS256, HS384 and HS512. Without it a random one is made."
+    )
+    .secret(),
     Field::new("rsa_public_key", TEXT, "The public key as PEM, for every algorithm but HS*."),
-    Field::new("algorithm", Kind::Enum(ALGORITHMS), "The algorithm that tokens must be signed with.").default("\"HS256\""),
+    Field::new("algorithm", Kind::Enum(ALGORITHMS), "The algorithm that tokens must be signed with.")
+        .default("\"HS256\""),
 ];
 
 /// `basicauth_credentials`.
 pub const BASIC_AUTH: &[Field] = entity_fields![
     CONSUMER,
     Field::new("username", TEXT, "The user name, unique.").required(),
-    Field::new("password", TEXT, "The password; with `_transform: false` the SHA-1 of password and consumer id in hexadecimal.").required().secret(),
+    Field::new(
+        "password",
+        TEXT,
+        "The password; with `_transform: false` the SHA-1 of password and consumer id in hexadecimal."
+    )
+    .required()
+    .secret(),
 ];
 
 /// `hmacauth_credentials`.
@@ -58,12 +81,18 @@ pub const OAUTH2: &[Field] = entity_fields![
     Field::new("client_secret", TEXT, "The application's secret.").secret(),
     Field::new("hash_secret", Kind::Bool, "Whether the secret is kept as a hash.").default("false"),
     Field::new("redirect_uris", Kind::Set(&Kind::Str(Rule::Url)), "Where users may be sent back to."),
-    Field::new("client_type", Kind::Enum(&["confidential", "public"]), "Whether the application can keep a secret.").default("\"confidential\""),
+    Field::new(
+        "client_type",
+        Kind::Enum(&["confidential", "public"]),
+        "Whether the application can keep a secret."
+    )
+    .default("\"confidential\""),
 ];
 
 impl CredentialKind {
     /// Every kind.
-    pub const ALL: &[Self] = &[Self::KeyAuth, Self::Jwt, Self::BasicAuth, Self::HmacAuth, Self::Acl, Self::OAuth2];
+    pub const ALL: &[Self] =
+        &[Self::KeyAuth, Self::Jwt, Self::BasicAuth, Self::HmacAuth, Self::Acl, Self::OAuth2];
 
     /// The kind whose list has this name.
     pub fn of(entity: &str) -> Option<Self> {
@@ -116,7 +145,13 @@ impl CredentialKind {
     }
 }
 
-pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, kind: CredentialKind, parent: Parent, index: usize) {
+pub(in crate::model) fn lower(
+    cx: &mut Lower<'_, '_, '_>,
+    node: &Node<'_>,
+    kind: CredentialKind,
+    parent: Parent,
+    index: usize,
+) {
     let mut record = cx.reader.record(node, kind.fields(), kind.phrase());
     let consumer = cx.reference(&record, "consumer", parent.consumer());
     if consumer.is_none() && node.get("consumer").is_none_or(Node::is_null) && !node.entries().is_empty() {
@@ -149,13 +184,21 @@ fn generated(kind: CredentialKind) -> &'static [&'static str] {
     }
 }
 
-fn id(cx: &Lower<'_, '_, '_>, kind: CredentialKind, record: &Record, consumer: Option<&Ref>, index: usize) -> String {
+fn id(
+    cx: &Lower<'_, '_, '_>,
+    kind: CredentialKind,
+    record: &Record,
+    consumer: Option<&Ref>,
+    index: usize,
+) -> String {
     let owner = cx.key_part(consumer, "consumer");
     let key = record.str(kind.key_field()).unwrap_or_default();
     match kind {
         CredentialKind::BasicAuth | CredentialKind::HmacAuth => ids::derive_cached(kind.entity(), &[key]),
         CredentialKind::Acl => ids::derive_cached(kind.entity(), &[&owner, key]),
-        CredentialKind::KeyAuth | CredentialKind::Jwt | CredentialKind::OAuth2 => ids::positional(kind.entity(), &owner, index),
+        CredentialKind::KeyAuth | CredentialKind::Jwt | CredentialKind::OAuth2 => {
+            ids::positional(kind.entity(), &owner, index)
+        }
     }
 }
 
@@ -163,7 +206,8 @@ fn public_key(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record) {
     let algorithm = record.str("algorithm").unwrap_or("HS256");
     let given = node.get("rsa_public_key").is_some_and(|n| !n.is_null());
     if !algorithm.starts_with("HS") && !given {
-        let message = format!("required field missing: `rsa_public_key`, because the algorithm is {algorithm}");
+        let message =
+            format!("required field missing: `rsa_public_key`, because the algorithm is {algorithm}");
         let diagnostic = Diagnostic::new(&codes::MISSING_FIELD, record.span_of("algorithm"), message)
             .help("add the public key as PEM; tokens are signed with the private key, which the gateway never needs");
         cx.report(diagnostic);

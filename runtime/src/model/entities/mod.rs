@@ -64,7 +64,11 @@ mod tests {
         for field in fields {
             assert!(field.doc.ends_with('.'), "{table}.{} has no doc that is a sentence", field.name);
             if let Some(json) = field.default {
-                assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{table}.{}: default {json}", field.name);
+                assert!(
+                    serde_json::from_str::<serde_json::Value>(json).is_ok(),
+                    "{table}.{}: default {json}",
+                    field.name
+                );
             }
             match &field.kind {
                 Kind::Record(inner) | Kind::List(Kind::Record(inner)) | Kind::Map(Kind::Record(inner)) => {

@@ -8,12 +8,18 @@ use crate::yaml::Node;
 /// `vaults`: read by the interpolation of references, which comes before all else.
 pub const VAULT: &[Field] = entity_fields![
     Field::new("name", TEXT, "The kind of vault; gw reads `env`.").required(),
-    Field::new("prefix", Kind::Str(Rule::Name), "What references call the vault: `{vault://PREFIX/...}`.").required(),
+    Field::new("prefix", Kind::Str(Rule::Name), "What references call the vault: `{vault://PREFIX/...}`.")
+        .required(),
     Field::new("description", STR, "A note for people."),
-    Field::new("config", Kind::Record(&[
-        Field::new("prefix", STR, "What the names of variables begin with."),
-        Field::new("base64_decode", Kind::Bool, "Whether values are decoded; gw does not.").default("false"),
-    ]), "Settings of the vault."),
+    Field::new(
+        "config",
+        Kind::Record(&[
+            Field::new("prefix", STR, "What the names of variables begin with."),
+            Field::new("base64_decode", Kind::Bool, "Whether values are decoded; gw does not.")
+                .default("false"),
+        ]),
+        "Settings of the vault."
+    ),
 ];
 
 /// `key_sets`.
@@ -25,10 +31,15 @@ pub const KEY: &[Field] = entity_fields![
     Field::new("set", Kind::Ref("key_sets"), "The set that the key is in."),
     Field::new("kid", TEXT, "The key's id in tokens.").required(),
     Field::new("jwk", TEXT, "The key as a JSON web key.").secret(),
-    Field::new("pem", Kind::Record(&[
-        Field::new("private_key", TEXT, "The private key as PEM.").secret(),
-        Field::new("public_key", TEXT, "The public key as PEM."),
-    ]), "The key as PEM.").secret(),
+    Field::new(
+        "pem",
+        Kind::Record(&[
+            Field::new("private_key", TEXT, "The private key as PEM.").secret(),
+            Field::new("public_key", TEXT, "The public key as PEM."),
+        ]),
+        "The key as PEM."
+    )
+    .secret(),
 ];
 
 /// `parameters`, which Kong keeps for itself.
@@ -41,7 +52,9 @@ pub const PARAMETER: &[Field] = entity_fields![
 pub(in crate::model) fn unusable(key: &str) -> Option<&'static str> {
     Some(match key {
         "filter_chains" => "gw runs no WebAssembly filters: remove them, or say what they did with plugins",
-        "oauth2_tokens" | "oauth2_authorization_codes" => "gw issues no OAuth 2 tokens: let an identity provider do that",
+        "oauth2_tokens" | "oauth2_authorization_codes" => {
+            "gw issues no OAuth 2 tokens: let an identity provider do that"
+        }
         "acme_storage" => "gw orders no certificates: give them in `certificates`",
         "sessions" => "gw keeps no sessions",
         _ => return None,

@@ -8,7 +8,8 @@ use crate::policy::{registry, unsupported};
 use crate::source::Spanned;
 use crate::yaml::{Entry, Node, Value};
 
-const PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp", "ws", "wss"];
+const PROTOCOLS: &[&str] =
+    &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp", "ws", "wss"];
 
 /// The fields of a plugin, beside `config`, whose fields are the policy's own.
 pub const FIELDS: &[Field] = entity_fields![
@@ -17,10 +18,25 @@ pub const FIELDS: &[Field] = entity_fields![
     Field::new("service", Kind::Ref("services"), "Only requests to this service."),
     Field::new("route", Kind::Ref("routes"), "Only requests that match this route."),
     Field::new("consumer", Kind::Ref("consumers"), "Only requests of this consumer."),
-    Field::new("consumer_group", Kind::Ref("consumer_groups"), "Only requests of consumers in this group.").extension(),
-    Field::new("protocols", Kind::Set(&Kind::Enum(PROTOCOLS)), "The protocols of requests that the plugin sees.").default("[\"grpc\",\"grpcs\",\"http\",\"https\"]"),
-    Field::new("enabled", Kind::Bool, "Whether the plugin runs; a disabled one does not hide a more general one.").default("true"),
-    Field::new("_config", TEXT, "The entry of `_plugin_configs` whose fields the plugin takes where `config` says nothing."),
+    Field::new("consumer_group", Kind::Ref("consumer_groups"), "Only requests of consumers in this group.")
+        .extension(),
+    Field::new(
+        "protocols",
+        Kind::Set(&Kind::Enum(PROTOCOLS)),
+        "The protocols of requests that the plugin sees."
+    )
+    .default("[\"grpc\",\"grpcs\",\"http\",\"https\"]"),
+    Field::new(
+        "enabled",
+        Kind::Bool,
+        "Whether the plugin runs; a disabled one does not hide a more general one."
+    )
+    .default("true"),
+    Field::new(
+        "_config",
+        TEXT,
+        "The entry of `_plugin_configs` whose fields the plugin takes where `config` says nothing."
+    ),
 ];
 
 /// What stands in a plugin beside its fields.
@@ -41,15 +57,23 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
     let shared = record.spanned_str("_config");
     let own = read.children.first().map(|(_, node)| *node);
     let config = merged(cx, own, shared.as_ref(), node);
-    let config = cx.reader.within("config", |r| r.record(&config, policy.fields, &format!("the plugin `{}`", policy.name)));
+    let config = cx
+        .reader
+        .within("config", |r| r.record(&config, policy.fields, &format!("the plugin `{}`", policy.name)));
     let id = id_or(record, || {
-        let parts = [(&route, "route"), (&service, "service"), (&consumer, "consumer"), (&consumer_group, "consumer_group")];
+        let parts = [
+            (&route, "route"),
+            (&service, "service"),
+            (&consumer, "consumer"),
+            (&consumer_group, "consumer_group"),
+        ];
         let mut parts: Vec<String> = parts.iter().map(|(r, f)| cx.key_part(r.as_ref(), f)).collect();
         // Kong's key knows no group; without one it must be Kong's.
         if consumer_group.is_none() {
             parts.pop();
         }
-        let parts: Vec<&str> = std::iter::once(name.as_str()).chain(parts.iter().map(String::as_str)).collect();
+        let parts: Vec<&str> =
+            std::iter::once(name.as_str()).chain(parts.iter().map(String::as_str)).collect();
         ids::derive_cached("plugins", &parts)
     });
     cx.model.plugins.push(Plugin {
@@ -68,7 +92,12 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
 }
 
 /// `config`, with the fields of the shared one where it says nothing itself.
-fn merged<'a>(cx: &mut Lower<'_, '_, '_>, own: Option<&Node<'a>>, shared: Option<&Spanned<String>>, plugin: &Node<'_>) -> Node<'a> {
+fn merged<'a>(
+    cx: &mut Lower<'_, '_, '_>,
+    own: Option<&Node<'a>>,
+    shared: Option<&Spanned<String>>,
+    plugin: &Node<'_>,
+) -> Node<'a> {
     let nothing = || Node { span: plugin.head(), value: Value::Mapping(Vec::new()) };
     let mut config = match own {
         Some(node) if !node.is_null() => node.clone(),
@@ -92,7 +121,11 @@ fn merged<'a>(cx: &mut Lower<'_, '_, '_>, own: Option<&Node<'a>>, shared: Option
 
 /// A copy that borrows nothing, so that it may stand in a tree of another file.
 fn owned<'b>(entry: &Entry<'_>) -> Entry<'b> {
-    Entry { key: entry.key.clone().into_owned().into(), key_span: entry.key_span, value: entry.value.to_owned_tree() }
+    Entry {
+        key: entry.key.clone().into_owned().into(),
+        key_span: entry.key_span,
+        value: entry.value.to_owned_tree(),
+    }
 }
 
 /// A plugin that gw cannot run: it is refused, because serving without it could let in whom it kept out.
@@ -112,12 +145,17 @@ fn not_here(cx: &mut Lower<'_, '_, '_>, name: &Spanned<String>) {
         return;
     }
     let known = || registry::REGISTRY.iter().map(|d| d.name);
-    let mut diagnostic = Diagnostic::new(&codes::UNKNOWN_PLUGIN, name.span, format!("plugin '{shown}' not enabled: there is no plugin of this name"));
+    let mut diagnostic = Diagnostic::new(
+        &codes::UNKNOWN_PLUGIN,
+        name.span,
+        format!("plugin '{shown}' not enabled: there is no plugin of this name"),
+    );
     if let Some(near) = suggest::nearest(name, known().chain(unsupported::KONG_PLUGINS.iter().copied())) {
-        diagnostic = diagnostic
-            .label(format!("did you mean `{near}`?"))
-            .help(format!("write `{near}`"))
-            .fix(name.span, near, Applicability::Unsafe);
+        diagnostic = diagnostic.label(format!("did you mean `{near}`?")).help(format!("write `{near}`")).fix(
+            name.span,
+            near,
+            Applicability::Unsafe,
+        );
     }
     let mut names: Vec<_> = known().map(|n| format!("`{n}`")).collect();
     names.sort_unstable();

@@ -69,7 +69,10 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
         strip_path: record.bool_opt("strip_path").unwrap_or(!is_grpc),
         preserve_host: record.bool("preserve_host"),
         path_handling_v1: record.str("path_handling") == Some("v1"),
-        https_redirect_status_code: record.int("https_redirect_status_code").and_then(|n| u16::try_from(n).ok()).unwrap_or(426),
+        https_redirect_status_code: record
+            .int("https_redirect_status_code")
+            .and_then(|n| u16::try_from(n).ok())
+            .unwrap_or(426),
         request_buffering: record.bool_opt("request_buffering").unwrap_or(true),
         response_buffering: record.bool_opt("response_buffering").unwrap_or(true),
         expression: record.spanned_str("expression"),
@@ -116,12 +119,14 @@ fn headers(record: &Record) -> Vec<(Spanned<String>, Vec<Spanned<String>>)> {
 }
 
 fn endpoints(record: &Record, field: &str) -> Vec<(Option<String>, Option<u16>)> {
-    let endpoint = |r: &Record| (r.str("ip").map(str::to_owned), r.int("port").and_then(|p| u16::try_from(p).ok()));
+    let endpoint =
+        |r: &Record| (r.str("ip").map(str::to_owned), r.int("port").and_then(|p| u16::try_from(p).ok()));
     record.records(field).map(endpoint).collect()
 }
 
 fn protocol_checks(cx: &mut Lower<'_, '_, '_>, record: &Record, route: &Route) {
-    const FAMILIES: &[&[&str]] = &[&["http", "https"], &["tcp", "tls", "udp"], &["tls_passthrough"], &["grpc", "grpcs"]];
+    const FAMILIES: &[&[&str]] =
+        &[&["http", "https"], &["tcp", "tls", "udp"], &["tls_passthrough"], &["grpc", "grpcs"]];
     let family = |p: &str| FAMILIES.iter().position(|f| f.contains(&p));
     if route.protocols.is_empty() {
         if record.given("protocols") && record.list("protocols").is_empty() {
@@ -139,7 +144,10 @@ fn protocol_checks(cx: &mut Lower<'_, '_, '_>, record: &Record, route: &Route) {
     }
     if matches!(family(first), Some(1 | 2)) {
         let message = format!("gw does not route `{}`: it speaks HTTP", first.value);
-        cx.report(Diagnostic::new(&codes::UNSUPPORTED_PROTOCOL, first.span, message).help("keep this route on a TCP proxy"));
+        cx.report(
+            Diagnostic::new(&codes::UNSUPPORTED_PROTOCOL, first.span, message)
+                .help("keep this route on a TCP proxy"),
+        );
         return;
     }
     let is_grpc = family(first) == Some(3);
@@ -154,11 +162,12 @@ fn protocol_checks(cx: &mut Lower<'_, '_, '_>, record: &Record, route: &Route) {
         }
     }
     let speaks_tls = route.protocols.iter().any(|p| matches!(p.as_str(), "https" | "grpcs"));
-    if !speaks_tls
-        && let Some(snis) = record.get("snis").filter(|_| !route.snis.is_empty())
-    {
+    if !speaks_tls && let Some(snis) = record.get("snis").filter(|_| !route.snis.is_empty()) {
         let message = "`snis`: 'snis' can only be set when `protocols` has https or grpcs";
-        cx.report(Diagnostic::new(&codes::CONFLICTING_FIELDS, snis.key, message).also(first.span, "there is no TLS here"));
+        cx.report(
+            Diagnostic::new(&codes::CONFLICTING_FIELDS, snis.key, message)
+                .also(first.span, "there is no TLS here"),
+        );
     }
     for field in ["sources", "destinations"].iter().filter_map(|f| record.get(f)) {
         let message = format!("`{}`: can only be set when `protocols` has tcp, tls or udp", field.name);
@@ -170,12 +179,20 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
     let code = record.int("https_redirect_status_code").unwrap_or(426);
     if ![426, 301, 302, 307, 308].contains(&code) {
         let message = "`https_redirect_status_code`: expected one of: 426, 301, 302, 307, 308";
-        cx.report(Diagnostic::new(&codes::INVALID_VALUE, record.span_of("https_redirect_status_code"), message));
+        cx.report(Diagnostic::new(
+            &codes::INVALID_VALUE,
+            record.span_of("https_redirect_status_code"),
+            message,
+        ));
     }
     for (name, values) in &route.headers {
         if name.eq_ignore_ascii_case("host") {
-            let message = "`headers`: cannot contain 'host' header, which must be specified in the 'hosts' attribute";
-            cx.report(Diagnostic::new(&codes::CONFLICTING_FIELDS, name.span, message).help("put the value into `hosts`"));
+            let message =
+                "`headers`: cannot contain 'host' header, which must be specified in the 'hosts' attribute";
+            cx.report(
+                Diagnostic::new(&codes::CONFLICTING_FIELDS, name.span, message)
+                    .help("put the value into `hosts`"),
+            );
         } else if !crate::model::rules::is_token(name) {
             let message = format!("`headers`: bad header name '{}'", name.value);
             cx.report(Diagnostic::new(&codes::INVALID_VALUE, name.span, message));
@@ -184,7 +201,11 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
         if let Some(pattern) = pattern
             && let Err(broken) = paths::regex(&pattern.to_lowercase(), pattern)
         {
-            cx.report(Diagnostic::new(&codes::INVALID_VALUE, values[0].span, format!("`headers`: {}", broken.message)));
+            cx.report(Diagnostic::new(
+                &codes::INVALID_VALUE,
+                values[0].span,
+                format!("`headers`: {}", broken.message),
+            ));
         }
     }
     let classic: Vec<_> = ["methods", "hosts", "paths", "headers", "snis", "sources", "destinations"]
@@ -208,20 +229,29 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
         Some(Value::Broken) => true,
         None => false,
     };
-    let is_stream = route.protocols.iter().any(|p| matches!(p.as_str(), "tcp" | "tls" | "udp" | "tls_passthrough"));
+    let is_stream =
+        route.protocols.iter().any(|p| matches!(p.as_str(), "tcp" | "tls" | "udp" | "tls_passthrough"));
     if is_stream || route.protocols.is_empty() {
         return;
     }
     let is_grpc = route.protocols.iter().any(|p| matches!(p.as_str(), "grpc" | "grpcs"));
     let tls = route.protocols.iter().any(|p| matches!(p.as_str(), "https" | "grpcs"));
-    let mut needed = if is_grpc { vec!["hosts", "headers", "paths"] } else { vec!["methods", "hosts", "headers", "paths"] };
+    let mut needed = if is_grpc {
+        vec!["hosts", "headers", "paths"]
+    } else {
+        vec!["methods", "hosts", "headers", "paths"]
+    };
     if tls {
         needed.push("snis");
     }
     if !needed.iter().any(is_set) {
         let names: Vec<_> = needed.iter().map(|n| format!("'{n}'")).collect();
         let message = format!("at least one of these fields must be non-empty: {}", names.join(", "));
-        let diagnostic = Diagnostic::new(&codes::MISSING_ALTERNATIVE, route.name.as_ref().map_or(route.span, |n| n.span), message);
+        let diagnostic = Diagnostic::new(
+            &codes::MISSING_ALTERNATIVE,
+            route.name.as_ref().map_or(route.span, |n| n.span),
+            message,
+        );
         cx.report(
             diagnostic
                 .label("this route would match nothing in particular")

@@ -1,11 +1,11 @@
 //! `services`: what requests are forwarded to.
 
 use crate::diag::{Applicability, Diagnostic, codes};
+use crate::model::Service;
 use crate::model::ids;
 use crate::model::lower::{Lower, Parent, id_or, required};
 use crate::model::rules;
 use crate::model::schema::{Field, Kind, MILLIS, PORT, Record, Rule, STR, TEXT, entity_fields};
-use crate::model::Service;
 use crate::source::Spanned;
 use crate::yaml::Node;
 
@@ -13,21 +13,68 @@ const PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tl
 
 /// The fields of a service.
 pub const FIELDS: &[Field] = entity_fields![
-    Field::new("name", Kind::Str(Rule::Name), "The service's name, unique, by which routes and plugins refer to it."),
-    Field::new("url", TEXT, "Shorthand that sets `protocol`, `host`, `port` and `path` at once: `scheme://host[:port][/path]`."),
+    Field::new(
+        "name",
+        Kind::Str(Rule::Name),
+        "The service's name, unique, by which routes and plugins refer to it."
+    ),
+    Field::new(
+        "url",
+        TEXT,
+        "Shorthand that sets `protocol`, `host`, `port` and `path` at once: `scheme://host[:port][/path]`."
+    ),
     Field::new("protocol", Kind::Enum(PROTOCOLS), "How the upstream is spoken to.").default("\"http\""),
-    Field::new("host", Kind::Str(Rule::Host), "Host name or IP address of the upstream, or the name of an entry of `upstreams`, which then balances."),
-    Field::new("port", PORT, "Port of the upstream. The default is 80 for https too, unless `url` says otherwise.").default("80"),
-    Field::new("path", Kind::Str(Rule::Path), "What the upstream's path begins with, before the request's own."),
-    Field::new("retries", Kind::Int { min: 0, max: 32767 }, "How often a request is tried again on another target after the first try failed to connect.").default("5"),
+    Field::new(
+        "host",
+        Kind::Str(Rule::Host),
+        "Host name or IP address of the upstream, or the name of an entry of `upstreams`, which then balances."
+    ),
+    Field::new(
+        "port",
+        PORT,
+        "Port of the upstream. The default is 80 for https too, unless `url` says otherwise."
+    )
+    .default("80"),
+    Field::new(
+        "path",
+        Kind::Str(Rule::Path),
+        "What the upstream's path begins with, before the request's own."
+    ),
+    Field::new(
+        "retries",
+        Kind::Int { min: 0, max: 32767 },
+        "How often a request is tried again on another target after the first try failed to connect."
+    )
+    .default("5"),
     Field::new("connect_timeout", MILLIS, "Milliseconds to connect to the upstream.").default("60000"),
     Field::new("write_timeout", MILLIS, "Milliseconds between two writes to the upstream.").default("60000"),
     Field::new("read_timeout", MILLIS, "Milliseconds between two reads from the upstream.").default("60000"),
-    Field::new("client_certificate", Kind::Ref("certificates"), "The certificate that is shown to the upstream, by id."),
-    Field::new("tls_verify", Kind::Bool, "Whether the upstream's certificate is verified; null is `gateway.tls.verify_upstreams`."),
-    Field::new("tls_verify_depth", Kind::Int { min: 0, max: 64 }, "How many intermediate certificates the upstream's chain may have."),
-    Field::new("ca_certificates", Kind::List(&STR), "Ids of the `ca_certificates` that the upstream's certificate is verified with."),
-    Field::new("enabled", Kind::Bool, "Whether the service exists; a disabled service takes its routes with it.").default("true"),
+    Field::new(
+        "client_certificate",
+        Kind::Ref("certificates"),
+        "The certificate that is shown to the upstream, by id."
+    ),
+    Field::new(
+        "tls_verify",
+        Kind::Bool,
+        "Whether the upstream's certificate is verified; null is `gateway.tls.verify_upstreams`."
+    ),
+    Field::new(
+        "tls_verify_depth",
+        Kind::Int { min: 0, max: 64 },
+        "How many intermediate certificates the upstream's chain may have."
+    ),
+    Field::new(
+        "ca_certificates",
+        Kind::List(&STR),
+        "Ids of the `ca_certificates` that the upstream's certificate is verified with."
+    ),
+    Field::new(
+        "enabled",
+        Kind::Bool,
+        "Whether the service exists; a disabled service takes its routes with it."
+    )
+    .default("true"),
 ];
 
 /// Lists that may stand in a service.
@@ -86,7 +133,8 @@ fn url(cx: &mut Lower<'_, '_, '_>, record: &Record, service: &mut Service) {
     let (authority, tail) = rest.split_at(end);
     let authority = authority.rsplit('@').next().unwrap_or_default();
     let Some((host, port)) = rules::split_host_port(authority).filter(|(h, _)| rules::is_host(h)) else {
-        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, url.span, format!("`url`: missing host in url: {shown}"));
+        let diagnostic =
+            Diagnostic::new(&codes::INVALID_VALUE, url.span, format!("`url`: missing host in url: {shown}"));
         cx.report(diagnostic.help("a URL is `scheme://host[:port][/path]`"));
         return;
     };
@@ -106,9 +154,10 @@ fn url(cx: &mut Lower<'_, '_, '_>, record: &Record, service: &mut Service) {
 fn cross_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, service: &Service) {
     let given = |field| node.get(field).is_some_and(|n| !n.is_null());
     if !given("host") && !given("url") {
-        let mut diagnostic = Diagnostic::new(&codes::MISSING_FIELD, node.head(), "required field missing: `host`")
-            .label("a service needs `host` or `url`")
-            .help("add `url: http://HOST:PORT/PATH`, or `host` alone");
+        let mut diagnostic =
+            Diagnostic::new(&codes::MISSING_FIELD, node.head(), "required field missing: `host`")
+                .label("a service needs `host` or `url`")
+                .help("add `url: http://HOST:PORT/PATH`, or `host` alone");
         if let Some(odd) = node.entries().iter().find(|e| e.key == "target" || e.key == "upstream_url") {
             diagnostic = diagnostic.fix(odd.key_span, "url", Applicability::Unsafe);
         }
@@ -127,7 +176,9 @@ fn cross_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, se
     if matches!(protocol, "grpc" | "grpcs")
         && let Some(path) = &service.path
     {
-        let message = format!("`path`: value must be null, because a `{protocol}` service takes its path from the method called");
+        let message = format!(
+            "`path`: value must be null, because a `{protocol}` service takes its path from the method called"
+        );
         cx.report(Diagnostic::new(&codes::CONFLICTING_FIELDS, path.span, message));
     }
     if protocol != "https" {

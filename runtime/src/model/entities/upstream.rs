@@ -9,7 +9,8 @@ use crate::source::Spanned;
 use crate::yaml::Node;
 
 const ALGORITHMS: &[&str] = &["consistent-hashing", "latency", "least-connections", "round-robin"];
-const HASH_INPUTS: &[&str] = &["none", "consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture"];
+const HASH_INPUTS: &[&str] =
+    &["none", "consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture"];
 const CHECK_TYPES: &[&str] = &["tcp", "http", "https", "grpc", "grpcs"];
 const SECONDS: Kind = Kind::Num { min: 0.0, max: 65535.0 };
 const COUNT: Kind = Kind::Int { min: 0, max: 255 };
@@ -18,62 +19,137 @@ const STATUSES: Kind = Kind::List(&Kind::Int { min: 100, max: 999 });
 const ACTIVE: &[Field] = &[
     Field::new("type", Kind::Enum(CHECK_TYPES), "What a probe is.").default("\"http\""),
     Field::new("timeout", SECONDS, "Seconds until a probe counts as timed out.").default("1"),
-    Field::new("concurrency", Kind::Int { min: 1, max: 2_147_483_648 }, "Probes at the same time.").default("10"),
+    Field::new("concurrency", Kind::Int { min: 1, max: 2_147_483_648 }, "Probes at the same time.")
+        .default("10"),
     Field::new("http_path", Kind::Str(Rule::Path), "The path that probes ask for.").default("\"/\""),
     Field::new("https_sni", TEXT, "The server name of probes over TLS; the target's own by default."),
-    Field::new("https_verify_certificate", Kind::Bool, "Whether probes verify the certificate.").default("true"),
+    Field::new("https_verify_certificate", Kind::Bool, "Whether probes verify the certificate.")
+        .default("true"),
     Field::new("headers", Kind::Map(&Kind::List(&TEXT)), "Headers that probes carry."),
-    Field::new("healthy", Kind::Record(&[
-        Field::new("interval", SECONDS, "Seconds between probes of healthy targets; 0 is no probes.").default("0"),
-        Field::new("http_statuses", STATUSES, "Statuses that count as a success.").default("[200,302]"),
-        Field::new("successes", COUNT, "Successes in a row that make a target healthy; 0 is never.").default("0"),
-    ]), "What makes a target healthy.").default("{}"),
-    Field::new("unhealthy", Kind::Record(&[
-        Field::new("interval", SECONDS, "Seconds between probes of unhealthy targets; 0 is no probes.").default("0"),
-        Field::new("http_statuses", STATUSES, "Statuses that count as a failure.").default("[429,404,500,501,502,503,504,505]"),
-        Field::new("tcp_failures", COUNT, "Failed connections in a row that make a target unhealthy; 0 is never.").default("0"),
-        Field::new("timeouts", COUNT, "Timeouts in a row that make a target unhealthy; 0 is never.").default("0"),
-        Field::new("http_failures", COUNT, "Failures in a row that make a target unhealthy; 0 is never.").default("0"),
-    ]), "What makes a target unhealthy.").default("{}"),
+    Field::new(
+        "healthy",
+        Kind::Record(&[
+            Field::new("interval", SECONDS, "Seconds between probes of healthy targets; 0 is no probes.")
+                .default("0"),
+            Field::new("http_statuses", STATUSES, "Statuses that count as a success.").default("[200,302]"),
+            Field::new("successes", COUNT, "Successes in a row that make a target healthy; 0 is never.")
+                .default("0"),
+        ]),
+        "What makes a target healthy.",
+    )
+    .default("{}"),
+    Field::new(
+        "unhealthy",
+        Kind::Record(&[
+            Field::new("interval", SECONDS, "Seconds between probes of unhealthy targets; 0 is no probes.")
+                .default("0"),
+            Field::new("http_statuses", STATUSES, "Statuses that count as a failure.")
+                .default("[429,404,500,501,502,503,504,505]"),
+            Field::new(
+                "tcp_failures",
+                COUNT,
+                "Failed connections in a row that make a target unhealthy; 0 is never.",
+            )
+            .default("0"),
+            Field::new("timeouts", COUNT, "Timeouts in a row that make a target unhealthy; 0 is never.")
+                .default("0"),
+            Field::new("http_failures", COUNT, "Failures in a row that make a target unhealthy; 0 is never.")
+                .default("0"),
+        ]),
+        "What makes a target unhealthy.",
+    )
+    .default("{}"),
 ];
 
 const PASSIVE: &[Field] = &[
     Field::new("type", Kind::Enum(CHECK_TYPES), "What is watched.").default("\"http\""),
-    Field::new("healthy", Kind::Record(&[
-        Field::new("http_statuses", STATUSES, "Statuses of real responses that count as a success.").default("[200,201,202,203,204,205,206,207,208,226,300,301,302,303,304,305,306,307,308]"),
-        Field::new("successes", COUNT, "Successes in a row that make a target healthy; 0 is never.").default("0"),
-    ]), "What makes a target healthy.").default("{}"),
-    Field::new("unhealthy", Kind::Record(&[
-        Field::new("http_statuses", STATUSES, "Statuses of real responses that count as a failure.").default("[429,500,503]"),
-        Field::new("tcp_failures", COUNT, "Failed connections in a row that make a target unhealthy; 0 is never.").default("0"),
-        Field::new("timeouts", COUNT, "Timeouts in a row that make a target unhealthy; 0 is never.").default("0"),
-        Field::new("http_failures", COUNT, "Failures in a row that make a target unhealthy; 0 is never.").default("0"),
-    ]), "What makes a target unhealthy.").default("{}"),
+    Field::new(
+        "healthy",
+        Kind::Record(&[
+            Field::new("http_statuses", STATUSES, "Statuses of real responses that count as a success.")
+                .default("[200,201,202,203,204,205,206,207,208,226,300,301,302,303,304,305,306,307,308]"),
+            Field::new("successes", COUNT, "Successes in a row that make a target healthy; 0 is never.")
+                .default("0"),
+        ]),
+        "What makes a target healthy.",
+    )
+    .default("{}"),
+    Field::new(
+        "unhealthy",
+        Kind::Record(&[
+            Field::new("http_statuses", STATUSES, "Statuses of real responses that count as a failure.")
+                .default("[429,500,503]"),
+            Field::new(
+                "tcp_failures",
+                COUNT,
+                "Failed connections in a row that make a target unhealthy; 0 is never.",
+            )
+            .default("0"),
+            Field::new("timeouts", COUNT, "Timeouts in a row that make a target unhealthy; 0 is never.")
+                .default("0"),
+            Field::new("http_failures", COUNT, "Failures in a row that make a target unhealthy; 0 is never.")
+                .default("0"),
+        ]),
+        "What makes a target unhealthy.",
+    )
+    .default("{}"),
 ];
 
 /// The fields of an upstream.
 pub const FIELDS: &[Field] = entity_fields![
-    Field::new("name", TEXT, "A host name without port, unique; a service whose `host` it is is balanced over the targets.").required(),
-    Field::new("algorithm", Kind::Enum(ALGORITHMS), "How a target is picked. `hash_on` sets it.").default("\"round-robin\""),
-    Field::new("hash_on", Kind::Enum(HASH_INPUTS), "What of a request is hashed; anything but none makes the algorithm consistent-hashing.").default("\"none\""),
-    Field::new("hash_fallback", Kind::Enum(HASH_INPUTS), "What is hashed where `hash_on` finds nothing.").default("\"none\""),
+    Field::new(
+        "name",
+        TEXT,
+        "A host name without port, unique; a service whose `host` it is is balanced over the targets."
+    )
+    .required(),
+    Field::new("algorithm", Kind::Enum(ALGORITHMS), "How a target is picked. `hash_on` sets it.")
+        .default("\"round-robin\""),
+    Field::new(
+        "hash_on",
+        Kind::Enum(HASH_INPUTS),
+        "What of a request is hashed; anything but none makes the algorithm consistent-hashing."
+    )
+    .default("\"none\""),
+    Field::new("hash_fallback", Kind::Enum(HASH_INPUTS), "What is hashed where `hash_on` finds nothing.")
+        .default("\"none\""),
     Field::new("hash_on_header", HEADER, "The header to hash."),
     Field::new("hash_fallback_header", HEADER, "The header to hash in the second place."),
     Field::new("hash_on_cookie", TEXT, "The cookie to hash; it is set where a client has none."),
-    Field::new("hash_on_cookie_path", Kind::Str(Rule::Path), "The path of the cookie that is set.").default("\"/\""),
+    Field::new("hash_on_cookie_path", Kind::Str(Rule::Path), "The path of the cookie that is set.")
+        .default("\"/\""),
     Field::new("hash_on_query_arg", TEXT, "The query argument to hash."),
     Field::new("hash_fallback_query_arg", TEXT, "The query argument to hash in the second place."),
     Field::new("hash_on_uri_capture", TEXT, "The group of the route's regex path to hash."),
-    Field::new("hash_fallback_uri_capture", TEXT, "The group of the route's regex path to hash in the second place."),
+    Field::new(
+        "hash_fallback_uri_capture",
+        TEXT,
+        "The group of the route's regex path to hash in the second place."
+    ),
     Field::new("slots", Kind::Int { min: 10, max: 65536 }, "Size of the hash ring.").default("10000"),
     Field::new("host_header", Kind::Str(Rule::HostPort), "The Host that targets get."),
-    Field::new("client_certificate", Kind::Ref("certificates"), "The certificate that is shown to targets, by id."),
-    Field::new("use_srv_name", Kind::Bool, "Whether the Host is the name that an SRV record gives.").default("false"),
-    Field::new("healthchecks", Kind::Record(&[
-        Field::new("active", Kind::Record(ACTIVE), "Probes.").default("{}"),
-        Field::new("passive", Kind::Record(PASSIVE), "What real responses tell.").default("{}"),
-        Field::new("threshold", Kind::Num { min: 0.0, max: 100.0 }, "Percentage of weight that must be healthy, else the upstream answers 503.").default("0"),
-    ]), "How the health of targets is known.").default("{}"),
+    Field::new(
+        "client_certificate",
+        Kind::Ref("certificates"),
+        "The certificate that is shown to targets, by id."
+    ),
+    Field::new("use_srv_name", Kind::Bool, "Whether the Host is the name that an SRV record gives.")
+        .default("false"),
+    Field::new(
+        "healthchecks",
+        Kind::Record(&[
+            Field::new("active", Kind::Record(ACTIVE), "Probes.").default("{}"),
+            Field::new("passive", Kind::Record(PASSIVE), "What real responses tell.").default("{}"),
+            Field::new(
+                "threshold",
+                Kind::Num { min: 0.0, max: 100.0 },
+                "Percentage of weight that must be healthy, else the upstream answers 503."
+            )
+            .default("0"),
+        ]),
+        "How the health of targets is known."
+    )
+    .default("{}"),
 ];
 
 /// Lists that may stand in an upstream.
@@ -82,8 +158,18 @@ pub const NESTED: &[&str] = &["targets"];
 /// The fields of a target.
 pub const TARGET_FIELDS: &[Field] = entity_fields![
     Field::new("upstream", Kind::Ref("upstreams"), "The upstream that the target belongs to, by name or id."),
-    Field::new("target", Kind::Str(Rule::HostPort), "Host name or IP address, with a port; without one it is 8000.").required(),
-    Field::new("weight", Kind::Int { min: 0, max: 65535 }, "Its share of requests relative to the other targets; 0 is none.").default("100"),
+    Field::new(
+        "target",
+        Kind::Str(Rule::HostPort),
+        "Host name or IP address, with a port; without one it is 8000."
+    )
+    .required(),
+    Field::new(
+        "weight",
+        Kind::Int { min: 0, max: 65535 },
+        "Its share of requests relative to the other targets; 0 is none."
+    )
+    .default("100"),
 ];
 
 pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
@@ -168,9 +254,17 @@ fn hash_checks(cx: &mut Lower<'_, '_, '_>, record: &Record) {
     let has_no_fallback = matches!(on, "none" | "cookie");
     let falls_on_itself = matches!(on, "consumer" | "ip" | "path") && fallback == on;
     if (has_no_fallback && fallback != "none") || falls_on_itself {
-        let allowed: Vec<_> = HASH_INPUTS.iter().filter(|i| if has_no_fallback { **i == "none" } else { **i != on }).copied().collect();
-        let message = format!("`hash_fallback`: expected one of: {} (failed conditional validation given value of field 'hash_on')", allowed.join(", "));
-        let diagnostic = Diagnostic::new(&codes::CONFLICTING_FIELDS, record.span_of("hash_fallback"), message);
+        let allowed: Vec<_> = HASH_INPUTS
+            .iter()
+            .filter(|i| if has_no_fallback { **i == "none" } else { **i != on })
+            .copied()
+            .collect();
+        let message = format!(
+            "`hash_fallback`: expected one of: {} (failed conditional validation given value of field 'hash_on')",
+            allowed.join(", ")
+        );
+        let diagnostic =
+            Diagnostic::new(&codes::CONFLICTING_FIELDS, record.span_of("hash_fallback"), message);
         cx.report(diagnostic.also(record.span_of("hash_on"), format!("`hash_on` is `{on}`")));
     }
 }
@@ -180,12 +274,17 @@ pub(in crate::model) fn lower_target(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>
     let upstream = cx.reference(&record, "upstream", parent.upstream());
     if upstream.is_none() && node.get("upstream").is_none_or(Node::is_null) && !node.entries().is_empty() {
         let message = "required field missing: `upstream`";
-        cx.report(Diagnostic::new(&codes::MISSING_FIELD, node.head(), message).help("name the upstream that the target belongs to"));
+        cx.report(
+            Diagnostic::new(&codes::MISSING_FIELD, node.head(), message)
+                .help("name the upstream that the target belongs to"),
+        );
     }
     let target = required(&record, "target");
     let (host, port) = rules::split_host_port(&target).unwrap_or((target.as_str(), None));
     let host = Spanned::new(host.trim_matches(['[', ']']).to_owned(), target.span);
-    let id = id_or(&record, || ids::derive_cached("targets", &[&cx.key_part(upstream.as_ref(), "upstream"), &target]));
+    let id = id_or(&record, || {
+        ids::derive_cached("targets", &[&cx.key_part(upstream.as_ref(), "upstream"), &target])
+    });
     cx.model.targets.push(Target {
         span: node.head(),
         id,

@@ -53,7 +53,11 @@ fn convert(json: &serde_json::Value, kind: &Kind, span: Span) -> Val {
     }
 }
 
-fn record(given: &serde_json::Map<String, serde_json::Value>, fields: &'static [Field], span: Span) -> Record {
+fn record(
+    given: &serde_json::Map<String, serde_json::Value>,
+    fields: &'static [Field],
+    span: Span,
+) -> Record {
     let mut record = Record { span, fields: Vec::new() };
     for field in fields {
         let own = given.get(field.name).map(|v| convert(v, &field.kind, span));

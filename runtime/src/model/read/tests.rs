@@ -31,7 +31,8 @@ fn outcome(text: &str) -> (String, Vec<String>) {
     let (tree, mut diags) = yaml::parse(&sources, file, &Budget::default());
     let tree = tree.unwrap_or_else(|| panic!("{text}: {diags:?}"));
     let record = Reader::new(&sources, &mut diags).record(&tree, TABLE, "a thing");
-    let shown = record.fields.iter().filter(|f| f.given).map(|f| format!("{}={}", f.name, show(&f.value.value)));
+    let shown =
+        record.fields.iter().filter(|f| f.given).map(|f| format!("{}={}", f.name, show(&f.value.value)));
     let shown = shown.collect::<Vec<_>>().join(" ");
     (shown, diags.iter().map(|d| format!("[{}] {}", sources.text(d.primary.span), d.message)).collect())
 }
@@ -43,11 +44,27 @@ fn show(value: &Val) -> String {
         Val::Int(n) => n.to_string(),
         Val::Num(n) => format!("{n:?}"),
         Val::Str(s) => s.clone(),
-        Val::List(items) => format!("[{}]", items.iter().map(|i| show(&i.value)).collect::<Vec<_>>().join(",")),
-        Val::Map(entries) => {
-            format!("{{{}}}", entries.iter().map(|(k, v)| format!("{}:{}", k.value, show(&v.value))).collect::<Vec<_>>().join(","))
+        Val::List(items) => {
+            format!("[{}]", items.iter().map(|i| show(&i.value)).collect::<Vec<_>>().join(","))
         }
-        Val::Record(r) => format!("({})", r.fields.iter().map(|f| format!("{}={}", f.name, show(&f.value.value))).collect::<Vec<_>>().join(" ")),
+        Val::Map(entries) => {
+            format!(
+                "{{{}}}",
+                entries
+                    .iter()
+                    .map(|(k, v)| format!("{}:{}", k.value, show(&v.value)))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
+        }
+        Val::Record(r) => format!(
+            "({})",
+            r.fields
+                .iter()
+                .map(|f| format!("{}={}", f.name, show(&f.value.value)))
+                .collect::<Vec<_>>()
+                .join(" ")
+        ),
     }
 }
 
@@ -65,7 +82,11 @@ fn values_of_every_kind_are_read() {
         "name=a mode=redis count=3 ratio=0.5 on=false names=[a,b] kinds=[exp] labels={a:b} header=X-A",
         &[],
     );
-    check("{count: 3.0, redis: {host: h}, any: [1, {a: b}]}", "count=3 redis=(host=h port=6379) any=[1,{a:b}]", &[]);
+    check(
+        "{count: 3.0, redis: {host: h}, any: [1, {a: b}]}",
+        "count=3 redis=(host=h port=6379) any=[1,{a:b}]",
+        &[],
+    );
     check("{service: s}", "service=s", &[]);
     check("{service: {id: s}}", "service=s", &[]);
     check("{names: {}, labels: []}", "names=[] labels={}", &[]);
@@ -94,8 +115,18 @@ fn every_mistake_is_found_in_one_run() {
     check("big: 0", "", &["[0] `big`: value must be greater than 0"]);
     check("redis: {port: 1}", "redis=(port=1)", &["[port: 1] required field missing: `redis.host`"]);
     check("redis: {host: ~}", "redis=(port=6379)", &["[host] required field missing: `redis.host`"]);
-    check("redis: {host: h, prot: 1}", "redis=(host=h port=6379)", &["[prot] unknown field `prot` in `redis` of this record"]);
-    check("header: a b", "", &["[a b] `header`: bad header name 'a b', allowed characters are letters, digits and !#$%&'*+-.^_`|~"]);
+    check(
+        "redis: {host: h, prot: 1}",
+        "redis=(host=h port=6379)",
+        &["[prot] unknown field `prot` in `redis` of this record"],
+    );
+    check(
+        "header: a b",
+        "",
+        &[
+            "[a b] `header`: bad header name 'a b', allowed characters are letters, digits and !#$%&'*+-.^_`|~",
+        ],
+    );
     check("labels: [a]", "", &["[a] `labels`: expected a map"]);
     check("[a]", "", &["[a] expected a record"]);
     check("name: {vault://env/x}", "", &["[vault://env/x] `name`: expected a string"]);

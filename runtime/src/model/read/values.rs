@@ -60,12 +60,18 @@ impl Reader<'_, '_> {
         }
         let shown = self.shown(scalar);
         if let Err(broken) = rules::check(rule, &scalar.text, &shown) {
-            let code = if broken.message.starts_with("length") { &codes::OUT_OF_RANGE } else { &codes::INVALID_VALUE };
-            let mut diagnostic = Diagnostic::new(code, node.span, format!("`{}`: {}", self.location(), broken.message));
+            let code = if broken.message.starts_with("length") {
+                &codes::OUT_OF_RANGE
+            } else {
+                &codes::INVALID_VALUE
+            };
+            let mut diagnostic =
+                Diagnostic::new(code, node.span, format!("`{}`: {}", self.location(), broken.message));
             diagnostic.help = broken.help;
             if let Some(better) = broken.better.filter(|_| !scalar.masked && !self.secret) {
                 let written = self.sources.text(node.span);
-                let quoted = if written.starts_with(['"', '\'']) { format!("\"{better}\"") } else { better.clone() };
+                let quoted =
+                    if written.starts_with(['"', '\'']) { format!("\"{better}\"") } else { better.clone() };
                 diagnostic = diagnostic.fix(node.span, quoted, Applicability::Unsafe);
                 diagnostic.help.get_or_insert_with(|| format!("write `{better}`"));
             }
@@ -103,8 +109,13 @@ impl Reader<'_, '_> {
             diagnostic = diagnostic.label(format!("`{}` is none of them", scalar.text));
             if let Some(near) = suggest::nearest(&scalar.text, words.iter().copied()) {
                 let written = self.sources.text(node.span);
-                let better = if written.starts_with(['"', '\'']) { format!("\"{near}\"") } else { near.to_owned() };
-                diagnostic = diagnostic.help(format!("did you mean `{near}`?")).fix(node.span, better, Applicability::Unsafe);
+                let better =
+                    if written.starts_with(['"', '\'']) { format!("\"{near}\"") } else { near.to_owned() };
+                diagnostic = diagnostic.help(format!("did you mean `{near}`?")).fix(
+                    node.span,
+                    better,
+                    Applicability::Unsafe,
+                );
             }
         }
         self.diags.push(diagnostic);

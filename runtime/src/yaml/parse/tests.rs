@@ -50,10 +50,18 @@ fn texts_become_trees() {
     check("v: \"3.0\"\nw: 3.0\nx: yes\ny: ~\nz:\n", r#"{v: "3.0", w: 3.0, x: "yes", y: null, z: null}"#, &[]);
     check("{\"a\": {\"b\": [1, true, null, \"é\\u00e9\"]}}", r#"{a: {b: [1, true, null, "éé"]}}"#, &[]);
     check("{\n\t\"a\": [\n\t\t1,\n\t\t2\n\t]\n}\n", "{a: [1, 2]}", &[]);
-    check("cert: |\n  -----BEGIN-----\n  abc\nnext: >-\n  a\n  b\n", r#"{cert: "-----BEGIN-----\nabc\n", next: "a b"}"#, &[]);
+    check(
+        "cert: |\n  -----BEGIN-----\n  abc\nnext: >-\n  a\n  b\n",
+        r#"{cert: "-----BEGIN-----\nabc\n", next: "a b"}"#,
+        &[],
+    );
     check("- - a\n  - b\n- {}\n- []\n", r#"[["a", "b"], {}, []]"#, &[]);
     check("a: !!str 3\nb: ! 4\nc: !!int 5\n", r#"{a: "3", b: "4", c: 5}"#, &[]);
-    check("path: ~/a/[0-9]+$\nre: a#b\nurl: http://x:80/y\n", r##"{path: "~/a/[0-9]+$", re: "a#b", url: "http://x:80/y"}"##, &[]);
+    check(
+        "path: ~/a/[0-9]+$\nre: a#b\nurl: http://x:80/y\n",
+        r##"{path: "~/a/[0-9]+$", re: "a#b", url: "http://x:80/y"}"##,
+        &[],
+    );
     check("\u{feff}a: 1\r\nb: 2\r\n", "{a: 1, b: 2}", &[]);
     check("", "NONE", &[]);
     check("# only a comment\n", "NONE", &[]);
@@ -119,12 +127,17 @@ fn spans_cover_what_they_name() {
 fn a_big_file_is_read_in_linear_time() {
     let mut text = String::from("routes:\n");
     for i in 0..5_000 {
-        let _ = writeln!(text, "  - name: route-{i}\n    paths: [\"/api/{i}\"]\n    methods: [GET, POST]\n    strip_path: false");
+        let _ = writeln!(
+            text,
+            "  - name: route-{i}\n    paths: [\"/api/{i}\"]\n    methods: [GET, POST]\n    strip_path: false"
+        );
     }
     let mut sources = Sources::default();
     let file = sources.add("big.yaml", text);
     let (tree, diags) = parse(&sources, file, &Budget::default());
     assert!(diags.is_empty());
     let tree = tree.expect("the text is well-formed");
-    assert!(matches!(&tree.get("routes").expect("the key is there").value, Value::Sequence(s) if s.len() == 5_000));
+    assert!(
+        matches!(&tree.get("routes").expect("the key is there").value, Value::Sequence(s) if s.len() == 5_000)
+    );
 }
