@@ -207,7 +207,9 @@ impl HmacAuth {
 
     fn is_recent(&self, x: &Exchange, name: &FieldName) -> bool {
         let date = x.request.fields.text(name).and_then(|t| httpdate::parse_http_date(t).ok());
-        let Some(date) = date.and_then(|d| d.duration_since(std::time::UNIX_EPOCH).ok()) else { return false };
+        let Some(date) = date.and_then(|d| d.duration_since(std::time::UNIX_EPOCH).ok()) else {
+            return false;
+        };
         (x.now.unix_ms as f64 - date.as_millis() as f64).abs() <= self.skew
     }
 
@@ -290,7 +292,9 @@ mod tests {
     fn authorization(user: &str, headers: &str, signed: &str) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"s3cret");
         let signature = STANDARD.encode(hmac::sign(&key, signed.as_bytes()));
-        format!(r#"hmac username="{user}", algorithm="hmac-sha256", headers="{headers}", signature="{signature}""#)
+        format!(
+            r#"hmac username="{user}", algorithm="hmac-sha256", headers="{headers}", signature="{signature}""#
+        )
     }
 
     fn get(config: Value, date: &str, authorization: &str, want: &str) {
@@ -303,7 +307,9 @@ mod tests {
         let date = now();
         let signed = format!("date: {date}\nGET /request?a=1 HTTP/1.1");
         let good = authorization("alice-hmac", "date request-line", &signed);
-        let alice = format!("next\n> X-Consumer-ID: {ALICE}\n> X-Credential-Identifier: alice-hmac\n> Authorization: {good}");
+        let alice = format!(
+            "next\n> X-Consumer-ID: {ALICE}\n> X-Credential-Identifier: alice-hmac\n> Authorization: {good}"
+        );
         get(json!({}), &date, &good, &alice);
         get(json!({"enforce_headers": ["date"]}), &date, &good, "next");
         get(json!({"hide_credentials": true}), &date, &good, "next\n> Authorization:");

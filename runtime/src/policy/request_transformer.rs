@@ -437,7 +437,11 @@ mod tests {
         let add = json!({"add": {"headers": ["h1:v1", "h2:value:2"]}});
         check::<P>(add.clone(), "GET /", "next\n> h1: v1\n> h2: value:2");
         check::<P>(add, "GET /\nh1: v3", "next\n> h1: v3\n> h2: value:2");
-        check::<P>(json!({"remove": {"headers": ["X-Gone"]}}), "GET /\nx-gone: 1\nx-gone: 2", "next\n> x-gone:");
+        check::<P>(
+            json!({"remove": {"headers": ["X-Gone"]}}),
+            "GET /\nx-gone: 1\nx-gone: 2",
+            "next\n> x-gone:",
+        );
         let rename = json!({"rename": {"headers": ["x-a:x-b"]}});
         check::<P>(rename.clone(), "GET /\nx-a: 1\nX-B: 2", "next\n> x-a:\n> x-b: 1");
         check::<P>(rename, "GET /\nx-b: 2", "next\n> x-b: 2");
@@ -462,7 +466,11 @@ mod tests {
             (json!({"replace": {"querystring": ["q1:v1"]}}), "?q2=v2&q1=v", "q1=v1&q2=v2"),
             (json!({"replace": {"querystring": ["q1:v1"]}}), "?q2=v2", "q2=v2"),
             (json!({"add": {"querystring": ["q1:a b"]}}), "", "q1=a%20b"),
-            (json!({"append": {"querystring": ["q1:v1", "q1:v2", "q2:v1"]}}), "?q1=v0", "q1=v0&q1=v1&q1=v2&q2=v1"),
+            (
+                json!({"append": {"querystring": ["q1:v1", "q1:v2", "q2:v1"]}}),
+                "?q1=v0",
+                "q1=v0&q1=v1&q1=v2&q2=v1",
+            ),
             (json!({"add": {"headers": ["a:b"]}}), "?z=+&a", "z=+&a"),
         ] {
             check::<P>(config, &format!("GET /{query}"), &format!("next\nquery {want}"));
@@ -509,7 +517,10 @@ mod tests {
     fn values_are_templates() {
         let get = "GET /x?q1=20\nHost: h.test\nx-old: old";
         for (config, want) in [
-            (json!({"add": {"querystring": ["p:$(uri_captures.user1 or 'default1')"]}}), "query p=default1&q1=20"),
+            (
+                json!({"add": {"querystring": ["p:$(uri_captures.user1 or 'default1')"]}}),
+                "query p=default1&q1=20",
+            ),
             (
                 json!({"add": {"headers": ["x-t:$(query_params.q1)"], "querystring": ["h:$(headers.host)"]},
                        "remove": {"querystring": ["q1"]}}),
@@ -537,7 +548,8 @@ mod tests {
 
     #[test]
     fn captures_make_paths() {
-        let config = json!({"replace": {"uri": "/requests/user2/$(uri_captures.user2)/user1/$(uri_captures[1])"}});
+        let config =
+            json!({"replace": {"uri": "/requests/user2/$(uri_captures.user2)/user1/$(uri_captures[1])"}});
         let policy = testing::policy::<P>(&config);
         let mut x = testing::exchange("GET /requests/user1/foo/user2/bar");
         x.captures = vec![("1".into(), "foo".into()), ("user2".into(), "b\u{e4}r\r\n".into())];

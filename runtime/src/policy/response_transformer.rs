@@ -212,7 +212,8 @@ impl Json {
     }
 
     fn apply(&self, map: &mut Map<String, Value>) {
-        let there = |map: &Map<String, Value>, name: &str| map.get(name).is_some_and(|v| *v != Value::Bool(false));
+        let there =
+            |map: &Map<String, Value>, name: &str| map.get(name).is_some_and(|v| *v != Value::Bool(false));
         for name in &self.remove {
             map.shift_remove(name);
         }
@@ -277,19 +278,28 @@ mod tests {
 
     #[test]
     fn json_bodies_are_transformed() {
-        let upstream = |body: &str| format!("200\nContent-Type: application/json\nContent-Length: 9\n\n{body}");
+        let upstream =
+            |body: &str| format!("200\nContent-Type: application/json\nContent-Length: 9\n\n{body}");
         for (config, body, want) in [
             (json!({"add": {"json": ["p1:v1"]}}), r#"{"p1":false}"#, r#"{"p1":"v1"}"#),
             (json!({"replace": {"json": ["p1:v1"]}}), r#"{"p1":false}"#, r#"{"p1":false}"#),
             (json!({"add": {"json": ["n:5"]}}), "{}", r#"{"n":"5"}"#),
-            (json!({"add": {"json": ["n:5", "x:y"], "json_types": ["number", "number"]}}), "{}", r#"{"n":5}"#),
+            (
+                json!({"add": {"json": ["n:5", "x:y"], "json_types": ["number", "number"]}}),
+                "{}",
+                r#"{"n":5}"#,
+            ),
             (
                 json!({"append": {"json": ["p1:v1", "p3:\"v1\"", "p4:-1", "p5:false"],
                                   "json_types": ["string", "string", "number", "boolean"]}}),
                 r#"{"p1":"v2","p4":1}"#,
                 r#"{"p1":["v2","v1"],"p4":[-1],"p3":["\"v1\""],"p5":[false]}"#,
             ),
-            (json!({"rename": {"json": ["p1:k1", "p4:k4", "p9:k9"]}}), r#"{"p1":"v1","p4":false}"#, r#"{"k1":"v1","k4":false}"#),
+            (
+                json!({"rename": {"json": ["p1:k1", "p4:k4", "p9:k9"]}}),
+                r#"{"p1":"v1","p4":false}"#,
+                r#"{"k1":"v1","k4":false}"#,
+            ),
             (
                 json!({"remove": {"json": ["p1"]}, "rename": {"json": ["p4:p2"]}, "replace": {"json": ["p2:v2"]},
                        "add": {"json": ["p3:v1"]}, "append": {"json": ["p3:v2"]}}),
@@ -318,7 +328,8 @@ mod tests {
             let upstream = format!("500\nContent-Type: {content_type}\n\n{{\"a\":1}}");
             check(config.clone(), &upstream, &format!("response {want}"));
         }
-        let compressed = "200\nContent-Type: application/json\nContent-Encoding: gzip\nContent-Length: 7\n\n{\"a\":1}";
+        let compressed =
+            "200\nContent-Type: application/json\nContent-Encoding: gzip\nContent-Length: 7\n\n{\"a\":1}";
         check(config, compressed, "response {\"a\":1}\n< Content-Length: 7");
     }
 
@@ -326,6 +337,9 @@ mod tests {
     fn mistakes_are_found_at_load() {
         refuses::<ResponseTransformer>(json!({"add": {"headers": ["a"]}}), "key 'a' has no value");
         refuses::<ResponseTransformer>(json!({"add": {"json": ["a:"]}}), "key 'a:' has no value");
-        refuses::<ResponseTransformer>(json!({"rename": {"headers": ["a:b c"]}}), "is not a valid header name");
+        refuses::<ResponseTransformer>(
+            json!({"rename": {"headers": ["a:b c"]}}),
+            "is not a valid header name",
+        );
     }
 }

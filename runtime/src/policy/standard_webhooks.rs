@@ -120,7 +120,9 @@ mod tests {
             format!("v1,{}", STANDARD.encode(hmac::sign(&key, signed.as_bytes())))
         };
         let post = |time: u64, signature: &str, body: &str| {
-            format!("POST /\nwebhook-id: m1\nwebhook-timestamp: {time}\nwebhook-signature: {signature}\n\n{body}")
+            format!(
+                "POST /\nwebhook-id: m1\nwebhook-timestamp: {time}\nwebhook-signature: {signature}\n\n{body}"
+            )
         };
         let bad = "400\nbody \"message\":\"Bad request\"";
         let good = sign(&format!("m1.{now}.{{}}"));

@@ -65,7 +65,8 @@ fn split(text: &Spanned<String>) -> Option<Pair> {
 
 /// Fields that belong to a message's framing or connection: the gateway writes them itself, so a rule for one has no
 /// effect.
-const FRAMING: &[&str] = &["Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "TE", "Trailer"];
+const FRAMING: &[&str] =
+    &["Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "TE", "Trailer"];
 
 /// A header's name, if a rule may name it: what is no name is reported as an error, framing as a warning.
 pub fn header(name: &str, span: Span, cx: &mut Cx<'_>) -> Result<Option<FieldName>, ()> {

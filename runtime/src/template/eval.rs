@@ -232,7 +232,14 @@ fn number_text(n: f64) -> String {
         return format!("{n:.0}");
     }
     if !n.is_finite() {
-        return if n.is_nan() { "nan" } else if n > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if n.is_nan() {
+            "nan"
+        } else if n > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let exponent = n.abs().log10().floor() as i32;
     if (-5..15).contains(&exponent) {

@@ -19,7 +19,8 @@ pub type Placed = (Token, Range<usize>);
 
 /// Longer ones first.
 const OPS: &[&str] = &[
-    "..", "==", "~=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%", "^", "#", "(", ")", "[", "]", ".", ",", ":",
+    "..", "==", "~=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%", "^", "#", "(", ")", "[", "]", ".", ",",
+    ":",
 ];
 
 /// Splits an expression that begins at byte `base` of its template.
@@ -48,13 +49,14 @@ pub fn tokens(text: &str, base: usize) -> Result<Vec<Placed>, Finding> {
                     fatal(base + start..base + at, format!("`{}` is no number", &text[start..at]))
                 })?)
             }
-            b'"' | b'\'' => Token::Str(string(text, &mut at).ok_or_else(|| {
-                fatal(base + start..base + text.len(), "this string has no end")
-            })?),
+            b'"' | b'\'' => Token::Str(
+                string(text, &mut at)
+                    .ok_or_else(|| fatal(base + start..base + text.len(), "this string has no end"))?,
+            ),
             b'[' if bytes.get(at + 1) == Some(&b'[') => {
-                let end = text[at + 2..].find("]]").ok_or_else(|| {
-                    fatal(base + start..base + text.len(), "this string has no end")
-                })?;
+                let end = text[at + 2..]
+                    .find("]]")
+                    .ok_or_else(|| fatal(base + start..base + text.len(), "this string has no end"))?;
                 at += 2 + end + 2;
                 Token::Str(text[start + 2..at - 2].to_owned())
             }

@@ -161,7 +161,10 @@ mod tests {
             ("$([[raw]])", "raw"),
             ("$(headers['X-Two'][2])", "b"),
             ("$(headers['X-Two'])", "a, b"),
-            ("$(type(headers[\"X-Two\"]) == \"table\" and headers[\"X-Two\"][1] .. \"-first\" or headers[\"X-Two\"])", "a-first"),
+            (
+                "$(type(headers[\"X-Two\"]) == \"table\" and headers[\"X-Two\"][1] .. \"-first\" or headers[\"X-Two\"])",
+                "a-first",
+            ),
             ("$(type(headers.none))", "nil"),
             ("$(query_params.bare)", "true"),
             ("$(query_params.q == '20' and 'same' or 'other')", "same"),
@@ -201,8 +204,18 @@ mod tests {
             ("$(string.rep('a', 9))", 2..12, "`string.rep` is not supported", true),
             ("$(function() end)", 2..10, "`function` is not supported", true),
             ("$(type())", 2..6, "`type` takes 1 value, not 0", true),
-            ("$(ERROR())", 2..7, "there is no function `ERROR`, so every request that uses the template fails", false),
-            ("$(header.x)", 2..8, "there is no `header`, so every request that uses the template fails", false),
+            (
+                "$(ERROR())",
+                2..7,
+                "there is no function `ERROR`, so every request that uses the template fails",
+                false,
+            ),
+            (
+                "$(header.x)",
+                2..8,
+                "there is no `header`, so every request that uses the template fails",
+                false,
+            ),
             ("$(nothing)", 2..9, "there is no `nothing`, so this is always empty", false),
         ] {
             let (_, findings) = Template::parse(text);

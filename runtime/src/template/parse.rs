@@ -89,9 +89,44 @@ const STRING_FUNCTIONS: &[(&str, Function)] =
 
 /// What Lua has beyond this language: refused, because a request would get something else than it gets under Kong.
 const LUA: &[&str] = &[
-    "function", "do", "end", "if", "then", "else", "elseif", "for", "while", "repeat", "until", "local", "return",
-    "break", "in", "string", "table", "math", "os", "io", "ngx", "kong", "require", "pairs", "ipairs", "next", "select",
-    "unpack", "pcall", "xpcall", "error", "assert", "print", "rawget", "rawset", "setmetatable", "getmetatable", "_G",
+    "function",
+    "do",
+    "end",
+    "if",
+    "then",
+    "else",
+    "elseif",
+    "for",
+    "while",
+    "repeat",
+    "until",
+    "local",
+    "return",
+    "break",
+    "in",
+    "string",
+    "table",
+    "math",
+    "os",
+    "io",
+    "ngx",
+    "kong",
+    "require",
+    "pairs",
+    "ipairs",
+    "next",
+    "select",
+    "unpack",
+    "pcall",
+    "xpcall",
+    "error",
+    "assert",
+    "print",
+    "rawget",
+    "rawset",
+    "setmetatable",
+    "getmetatable",
+    "_G",
 ];
 
 /// Nesting beyond this is refused: the stack is finite.
@@ -105,7 +140,10 @@ const TOKENS: usize = 256;
 pub fn expression(text: &str, base: usize, findings: &mut Vec<Finding>) -> Result<Expr, Finding> {
     let tokens = tokens(text, base)?;
     if tokens.len() > TOKENS {
-        return Err(fatal(base..base + text.len(), format!("the expression has more than {TOKENS} words and signs")));
+        return Err(fatal(
+            base..base + text.len(),
+            format!("the expression has more than {TOKENS} words and signs"),
+        ));
     }
     let mut parser = Parser { tokens, at: 0, end: base + text.len(), depth: 0, findings };
     let expr = parser.binary(0)?;
