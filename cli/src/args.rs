@@ -29,9 +29,21 @@ pub enum Command {
     Echo(commands::echo::Args),
     /// Explain a diagnostic code
     Explain(commands::explain::Args),
+    /// Print the JSON Schema of a config, for editors
+    Schema(commands::schema::Args),
     /// Write the generated documentation
     #[command(hide = true)]
     Docs(commands::docs::Args),
     /// Print a completion script for a shell
     Completions(commands::completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod docs;
 pub mod echo;
 pub mod explain;
+pub mod schema;
 pub mod serve;
 pub mod token;
 pub mod validate;
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Bench(args) => bench::run(*args),
         Command::Echo(args) => echo::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Docs(args) => docs::run(args),
         Command::Completions(args) => completions::run(args),
     }

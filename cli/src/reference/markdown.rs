@@ -1,5 +1,7 @@
 //! Tables of fields as Markdown.
 
+use gw_runtime::model::entities::TABLES;
+use gw_runtime::model::gateway_read;
 use gw_runtime::model::schema::{Field, Kind, Rule};
 use gw_runtime::policy::Descriptor;
 
@@ -32,6 +34,49 @@ pub fn plugin(d: &Descriptor) -> String {
     }
     out
 }
+
+/// The page of everything beside plugins.
+pub fn config() -> String {
+    let mut out = format!("{NOTICE}{CONFIG}\n\n## `gateway`\n\n{}\n", table(gateway_read::FIELDS));
+    for (name, fields, nested) in TABLES {
+        out.push_str(&format!("\n## `{name}[]`\n\n{}", table(fields)));
+        let nested: Vec<String> = nested.iter().map(|n| format!("`{n}`")).collect();
+        match (*name, nested.is_empty()) {
+            ("plugins", _) => {
+                out.push_str("\n`config` has the fields of the plugin: see [plugins](plugins/README.md).\n")
+            }
+            (_, false) => out.push_str(&format!("\nMay stand in it: {}.\n", nested.join(", "))),
+            (_, true) => {}
+        }
+    }
+    out
+}
+
+const CONFIG: &str = "\
+# The config
+
+A config is a YAML or JSON file in Kong's declarative format. It begins with `_format_version: \"3.0\"` (in quotes; 2.1 and
+1.1 are read too) and holds lists of entities:
+```yaml
+_format_version: \"3.0\"
+services:
+  - name: orders
+    url: http://orders.internal:8080
+    routes:
+      - { name: orders, paths: [/orders] }
+```
+
+An entity may be nested in the one that it belongs to, as the route above, or stand at the top level and name it:
+`service: orders`. Entities are referred to by name (consumers by username) or id.
+
+`_comment` (a text) and `_ignore` (a list) may stand in the file and in every entity and mean nothing.
+
+Any text may hold values of the environment: `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, Kong's
+`{vault://env/name}` and decK's `${{ env \"DECK_NAME\" }}`. Such values never appear in any output.
+
+Fields marked (gw only) are extensions that Kong does not know. `gw schema` prints the same as JSON Schema, for editors.
+`gw validate` checks a file; a lint can be silenced where it is wrong by a comment on its line or the line above:
+`# gw: allow(jwt-without-exp)`.";
 
 /// One row a field; the fields of nested records follow with a dotted name.
 pub fn table(fields: &[Field]) -> String {

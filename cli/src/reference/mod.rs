@@ -1,5 +1,6 @@
-//! The reference documentation, made from the tables that configs are read against, as Markdown.
+//! The reference documentation, made from the tables that configs are read against: Markdown and JSON Schema.
 
+pub mod json_schema;
 pub mod markdown;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ pub fn pages() -> BTreeMap<String, String> {
     for plugin in REGISTRY {
         pages.insert(format!("plugins/{}.md", plugin.name), markdown::plugin(plugin));
     }
+    pages.insert("config.md".to_owned(), markdown::config());
     pages.insert("plugins/README.md".to_owned(), plugin_list());
     for code in codes::ALL {
         pages.insert(

@@ -11,6 +11,7 @@ pub mod acl_groups;
 pub mod cors_any_origin;
 pub mod credentials_over_http;
 pub mod every_request_401;
+pub mod exposure;
 pub mod jwt_without_exp;
 pub mod limit_keys;
 pub mod path_looks_like_regex;
@@ -78,14 +79,21 @@ pub static ALL: &[Lint] = &[
     whole(&[&codes::CREDENTIAL_WITHOUT_PLUGIN], unused::credentials),
     whole(&[&codes::ANONYMOUS_ADMITS_EVERYONE], acl_groups::anonymous),
     local(&[&codes::TARGET_NEVER_RECOVERS], upstream_targets::never_recovers),
+    local(&[&codes::ADMIN_EXPOSED], exposure::admin),
+    local(&[&codes::KEY_IN_QUERY], exposure::key_in_query),
 ];
 
 /// Lints that are matters of taste or circumstance: reported only to those who ask.
-static QUIET: &[&Code] = &[&codes::LIMITER_FAILS_OPEN, &codes::REDIS_IN_CLEAR];
+static QUIET: &[&Code] = &[&codes::LIMITER_FAILS_OPEN, &codes::REDIS_IN_CLEAR, &codes::KEY_IN_QUERY];
 
 /// Whether the code is reported only on request.
 pub fn is_quiet(code: &Code) -> bool {
     QUIET.iter().any(|c| c.id == code.id)
+}
+
+/// Whether findings of this code mean something only for a config without errors.
+pub fn needs_whole(code: &Code) -> bool {
+    ALL.iter().any(|l| l.needs_whole && l.codes.iter().any(|c| c.id == code.id))
 }
 
 /// Runs the lints that `wanted` selects. `whole` says that the model lacks nothing that the text has.

@@ -69,7 +69,8 @@ pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
             rest.iter().map(|(s, _)| facts.sources.line_col(*s).line.to_string()).collect();
         let more = if lines.len() > NAMED { ", ..." } else { "" };
         let shown = lines[..lines.len().min(NAMED)].join(", ");
-        d = d.note(format!("{} more in lines {shown}{more}", rest.len()));
+        let noun = if rest.len() == 1 { "line" } else { "lines" };
+        d = d.note(format!("{} more in {noun} {shown}{more}", rest.len()));
     }
     diags.push(d);
 }
@@ -97,6 +98,6 @@ mod tests {
         let yaml = "_format_version: '3.0'\nconsumers:\n- username: a\n  keyauth_credentials:\n  - key: k1\n  - key: k2\n  \
                     - key: \"${GW_LINT_TEST_KEY:-k3}\"\n";
         let diags = check(&codes::SECRET_IN_CLEAR, yaml, &["5: this `key` stands in the file in clear"]);
-        assert_eq!(diags[0].notes, ["1 more in lines 6"]);
+        assert_eq!(diags[0].notes, ["1 more in line 6"]);
     }
 }

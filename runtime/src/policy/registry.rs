@@ -74,16 +74,12 @@ policies! {
     BotDetection(bot_detection::BotDetection);
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
-    HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
     RateLimiting(rate_limiting::RateLimiting);
     Redirect(redirect::Redirect);
     RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);
-    RequestTransformer(request_transformer::RequestTransformer);
-    ResponseTransformer(response_transformer::ResponseTransformer);
-    StandardWebhooks(standard_webhooks::StandardWebhooks);
     Jwt(jwt::Jwt);
 }
 

@@ -113,6 +113,9 @@ impl Run {
         {
             diags.extend(compile(&checked));
         }
+        if has_errors(&diags) {
+            advice.retain(|d| !lint::needs_whole(d.code));
+        }
         diags.append(&mut advice);
         self.levels.apply(&mut diags);
         render::sort(&mut diags);
