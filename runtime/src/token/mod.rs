@@ -5,6 +5,7 @@ pub mod check;
 pub mod claims;
 pub mod config;
 pub mod json;
+pub mod jwk;
 pub mod mint;
 pub mod parse;
 pub mod pem;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
@@ -88,9 +88,21 @@ impl Key {
         let Some(verifier) = public_algorithm(algorithm) else {
             return Err(format!("{algorithm} takes a shared secret, not a public key"));
         };
-        let key = ParsedPublicKey::new(verifier, der)
-            .map_err(|_| format!("this is not {}, which {algorithm} takes", algorithm.key_kind()))?;
-        Ok(Self { algorithm, material: Arc::new(Material::Public(key)) })
+        let wrong = || format!("this is not {}, which {algorithm} takes", algorithm.key_kind());
+        if rsa_parameters(algorithm).is_some() {
+            let key = aws_lc_rs::rsa::PublicKey::from_der(der).map_err(|_| wrong())?;
+            let bits = modulus_bits(key.as_ref()).ok_or_else(wrong)?;
+            if !(2048..=8192).contains(&bits) {
+                return Err(format!("this RSA key has {bits} bits; {algorithm} takes 2048 to 8192"));
+            }
+        }
+        let key = ParsedPublicKey::new(verifier, der).map_err(|_| wrong())?;
+        Ok(Self::parsed(algorithm, key))
+    }
+
+    /// A key that has been parsed for the algorithm.
+    pub(super) fn parsed(algorithm: Algorithm, key: ParsedPublicKey) -> Self {
+        Self { algorithm, material: Arc::new(Material::Public(key)) }
     }
 
     /// The key of a `jwt_secrets` entry.
@@ -188,16 +200,82 @@ fn hmac_of(algorithm: Algorithm) -> hmac::Algorithm {
 
 fn public_algorithm(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match algorithm {
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return None,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::EdDSA => &signature::ED25519,
+        other => rsa_parameters(other)?,
+    })
+}
+
+/// The length of the modulus in a PKCS#1 public key (a DER sequence that begins with the modulus).
+fn modulus_bits(pkcs1: &[u8]) -> Option<usize> {
+    let (_, sequence) = der_value(0x30, pkcs1)?;
+    let (length, modulus) = der_value(0x02, sequence)?;
+    let modulus = modulus.get(..length)?;
+    let start = modulus.iter().position(|b| *b != 0)?;
+    Some((modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize)
+}
+
+/// The length that a DER value states, and everything from its first byte on.
+fn der_value(tag: u8, der: &[u8]) -> Option<(usize, &[u8])> {
+    let [found, first, rest @ ..] = der else { return None };
+    if *found != tag {
+        return None;
+    }
+    if *first < 0x80 {
+        return Some((usize::from(*first), rest));
+    }
+    let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+    let length = length.iter().try_fold(0_usize, |n, b| n.checked_mul(256)?.checked_add(usize::from(*b)))?;
+    Some((length, rest))
+}
+
+/// The RSA algorithms.
+pub(super) fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
         Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
         Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
         Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
         Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
-        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
-        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
-        Algorithm::EdDSA => &signature::ED25519,
+        _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_rsa_keys_are_refused() {
+        // 1024 bits: the smallest that many an old config has.
+        let mut der = vec![0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00, 0xc1];
+        der.extend([0x55; 127]);
+        der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
+        assert_eq!(modulus_bits(&der), Some(1024));
+        let error = Key::public_der(Algorithm::RS256, &der).expect_err("it is too short");
+        assert!(error.contains("has 1024 bits"), "{error}");
+        for broken in [&der[..3], &der[..20], &[], &[0x30, 0xff], &[0x30, 0x02, 0x02, 0x01]] {
+            assert!(Key::public_der(Algorithm::RS256, broken).is_err());
+            assert_eq!(modulus_bits(broken), None);
+        }
+    }
+
+    #[test]
+    fn secrets_decode_in_either_alphabet() {
+        for (text, want) in [
+            ("c2VjcmV0", Some(&b"secret"[..])),
+            ("-_-_", Some(&[0xfb, 0xff, 0xbf])),
+            ("+/+/", Some(&[0xfb, 0xff, 0xbf])),
+            ("YQ", Some(b"a")),
+            ("YQ==", Some(b"a")),
+            ("Y", None),
+            ("!", None),
+            ("", None),
+        ] {
+            assert_eq!(decode_secret(text.as_bytes()).as_deref(), want, "{text}");
+        }
+    }
 }
