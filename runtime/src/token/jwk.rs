@@ -230,7 +230,10 @@ mod tests {
             "its modulus has 24 bits",
         );
         check(json!({"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}), "not 32 bytes");
-        check(json!({"keys": [{"kty": "EC", "crv": "P-256", "x": long, "y": long}]}), "this is not an EC key");
+        check(
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "x": long, "y": long}]}),
+            "this is not an EC key",
+        );
         check(json!({"keys": [{"kty": "EC", "crv": "P-256", "key_ops": ["sign"]}]}), "key_ops");
         check(json!({"keys": vec![0; 101]}), "at most 100");
         assert!(JwkSet::parse(b"{\"keys\":[],\"keys\":[]}").is_err());
