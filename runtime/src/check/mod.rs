@@ -1,6 +1,12 @@
 //! Hard errors of a model as a whole: what is wrong between entities. One family a file.
 
-use crate::diag::Diags;
+mod certificates;
+mod duplicates;
+mod public_keys;
+mod references;
+mod scopes;
+
+use crate::diag::{self, Diags};
 use crate::model::Model;
 
 /// A value that [`run`] found free of errors; only it makes one.
@@ -45,6 +51,8 @@ pub struct Links {
     pub service_certificate: Vec<Option<usize>>,
     /// Service to its CA certificates.
     pub service_cas: Vec<Vec<usize>>,
+    /// Upstream to its client certificate.
+    pub upstream_certificate: Vec<Option<usize>>,
 }
 
 /// What a plugin is attached to; nothing at all is everything.
@@ -57,7 +65,19 @@ pub struct Scope {
 }
 
 /// Checks a model. Every error is found in one run; without errors the model comes back checked.
+///
+/// A model with findings of [`crate::front::load`] can be checked too: what was reported there is passed over here.
 pub fn run(model: Model) -> (Option<Checked<Model>>, Diags) {
-    let (links, diags) = (Links::default(), Diags::new());
-    (Some(Checked { value: model, links }), diags)
+    let mut diags = Diags::new();
+    let links = references::resolve(&model, &mut diags);
+    duplicates::check(&model, &links, &mut diags);
+    scopes::check(&model, &mut diags);
+    certificates::check(&model, &mut diags);
+    public_keys::check(&model, &mut diags);
+    diags.sort_by_key(|d| (d.primary.span.file.0, d.primary.span.start));
+    let checked = (!diag::has_errors(&diags)).then_some(Checked { value: model, links });
+    (checked, diags)
 }
+
+#[cfg(test)]
+mod tests;

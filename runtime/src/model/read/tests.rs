@@ -127,8 +127,8 @@ fn every_mistake_is_found_in_one_run() {
             "[a b] `header`: bad header name 'a b', allowed characters are letters, digits and !#$%&'*+-.^_`|~",
         ],
     );
-    check("labels: [a]", "", &["[a] `labels`: expected a map"]);
-    check("[a]", "", &["[a] expected a record"]);
+    check("labels: [a]", "", &["[[a]] `labels`: expected a map"]);
+    check("[a]", "", &["[[a]] expected a record"]);
     check("name: {vault://env/x}", "", &["[vault://env/x] `name`: expected a string"]);
 }
 
