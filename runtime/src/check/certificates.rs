@@ -40,7 +40,9 @@ fn pair(cert: &Spanned<String>, key: &Spanned<String>, fields: (&str, &str), dia
     let from_file = "the value is the PEM text itself, as a block (`|`) or from the environment (`${NAME}`), not a file name";
     let chain = match chain(cert) {
         Ok(chain) => chain,
-        Err(reason) => return report(cert, format!("`{}`: invalid certificate: {reason}", fields.0), from_file),
+        Err(reason) => {
+            return report(cert, format!("`{}`: invalid certificate: {reason}", fields.0), from_file);
+        }
     };
     let Ok(private) = PrivateKeyDer::from_pem_slice(key.as_bytes()) else {
         return report(key, format!("`{}`: invalid key: no private key in PEM", fields.1), from_file);
@@ -78,7 +80,8 @@ fn authority(pem: &str) -> Result<(), String> {
     if is_authority(certificate) {
         Ok(())
     } else {
-        Err("certificate does not appear to be a CA because it is missing the \"CA\" basic constraint".to_owned())
+        Err("certificate does not appear to be a CA because it is missing the \"CA\" basic constraint"
+            .to_owned())
     }
 }
 
@@ -86,7 +89,9 @@ fn authority(pem: &str) -> Result<(), String> {
 fn is_authority(der: &[u8]) -> bool {
     const BASIC_CONSTRAINTS: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x13];
     const TRUE: &[u8] = &[0x01, 0x01, 0xff];
-    let Some(at) = der.windows(BASIC_CONSTRAINTS.len()).position(|w| w == BASIC_CONSTRAINTS) else { return false };
+    let Some(at) = der.windows(BASIC_CONSTRAINTS.len()).position(|w| w == BASIC_CONSTRAINTS) else {
+        return false;
+    };
     let mut rest = &der[at + BASIC_CONSTRAINTS.len()..];
     // Whether the extension is critical.
     rest = rest.strip_prefix(TRUE).unwrap_or(rest);

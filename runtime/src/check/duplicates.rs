@@ -72,7 +72,12 @@ impl<'m> Check<'m, '_> {
         );
     }
 
-    fn names(&mut self, entity: &'static str, field: &str, names: impl Iterator<Item = Option<&'m Spanned<String>>>) {
+    fn names(
+        &mut self,
+        entity: &'static str,
+        field: &str,
+        names: impl Iterator<Item = Option<&'m Spanned<String>>>,
+    ) {
         let names: Vec<_> = names.collect();
         let keys = names.iter().map(|n| n.filter(|n| !n.is_empty()).map(|n| (n.value.as_str(), n.span)));
         for (i, span, before) in repeated(keys) {
@@ -111,7 +116,11 @@ impl<'m> Check<'m, '_> {
         });
         for (i, span, before) in repeated(keys) {
             let target = &model.targets[i];
-            let what = format!("'targets' entity with target set to '{}' port {} in this upstream", model.shown(&target.host), target.port);
+            let what = format!(
+                "'targets' entity with target set to '{}' port {} in this upstream",
+                model.shown(&target.host),
+                target.port
+            );
             self.report(&what, span, before, "to send a target more requests, raise its `weight`");
             self.reported.insert(("targets", target.span));
         }
@@ -126,13 +135,15 @@ impl<'m> Check<'m, '_> {
                 || (p.consumer.is_some() && s.consumer.is_none())
                 || (p.consumer_group.is_some() && s.consumer_group.is_none())
         };
-        let keys = model.plugins.iter().zip(&links.plugin_scope).enumerate().map(|(i, (p, scope))| {
-            (!dangling(i)).then_some(((p.name.value.as_str(), *scope), p.name.span))
-        });
+        let keys =
+            model.plugins.iter().zip(&links.plugin_scope).enumerate().map(|(i, (p, scope))| {
+                (!dangling(i)).then_some(((p.name.value.as_str(), *scope), p.name.span))
+            });
         for (i, span, before) in repeated(keys) {
             let plugin = &model.plugins[i];
             let place = place(&links.plugin_scope[i]);
-            let what = format!("'plugins' entity with name set to '{}' and {place}", model.shown(&plugin.name));
+            let what =
+                format!("'plugins' entity with name set to '{}' and {place}", model.shown(&plugin.name));
             self.report(&what, span, before, "plugins do not stack: of one plugin one config applies to a request, so put all into one entry");
             self.reported.insert(("plugins", plugin.span));
         }
@@ -154,7 +165,12 @@ impl<'m> Check<'m, '_> {
                 let value = credential.record.spanned_str(field).unwrap_or_default();
                 let shown = if is_secret { "the same value" } else { &format!("'{}'", model.shown(&value)) };
                 let what = format!("'{}' entity with {field} set to {shown}", kind.entity());
-                self.report(&what, span, before, "two consumers cannot be told apart by one credential; remove one");
+                self.report(
+                    &what,
+                    span,
+                    before,
+                    "two consumers cannot be told apart by one credential; remove one",
+                );
                 self.reported.insert((kind.entity(), credential.span));
             }
         }

@@ -47,7 +47,8 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> Links {
     }
     let services = Index::new("services", model.services.iter().map(|e| (name(&e.name), e.id.as_str())));
     let routes = Index::new("routes", model.routes.iter().map(|e| (name(&e.name), e.id.as_str())));
-    let consumers = Index::new("consumers", model.consumers.iter().map(|e| (name(&e.username), e.id.as_str())));
+    let consumers =
+        Index::new("consumers", model.consumers.iter().map(|e| (name(&e.username), e.id.as_str())));
     let groups = model.consumer_groups.iter().map(|e| (Some(e.name.value.as_str()), e.id.as_str()));
     let groups = Index::new("consumer_groups", groups);
     let upstreams = model.upstreams.iter().map(|e| (Some(e.name.value.as_str()), e.id.as_str()));
@@ -60,12 +61,18 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> Links {
     for service in &model.services {
         links.service_upstream.push(upstreams.names.get(service.host.value.as_str()).copied());
         let certificate = service.client_certificate.as_ref();
-        links.service_certificate.push(certificate.and_then(|c| r.name("client_certificate", c, &certificates)));
-        links.service_cas.push(service.ca_certificates.iter().filter_map(|c| r.name("ca_certificates", c, &cas)).collect());
+        links
+            .service_certificate
+            .push(certificate.and_then(|c| r.name("client_certificate", c, &certificates)));
+        links.service_cas.push(
+            service.ca_certificates.iter().filter_map(|c| r.name("ca_certificates", c, &cas)).collect(),
+        );
     }
     for upstream in &model.upstreams {
         let certificate = upstream.record.spanned_str("client_certificate");
-        links.upstream_certificate.push(certificate.and_then(|c| r.name("client_certificate", &c, &certificates)));
+        links
+            .upstream_certificate
+            .push(certificate.and_then(|c| r.name("client_certificate", &c, &certificates)));
     }
     for route in &model.routes {
         links.route_service.push(r.reference("service", route.service.as_ref(), &services));
@@ -131,7 +138,8 @@ impl Resolver<'_, '_> {
         let shown = self.model.shown(name);
         let message = format!("invalid reference '{field}: {shown}' (no such entry in '{}')", index.entity);
         let mut diagnostic = Diagnostic::new(&codes::DANGLING_REFERENCE, name.span, message);
-        let by_custom_id = |c: &&crate::model::Consumer| c.custom_id.as_ref().is_some_and(|i| i.value == name.value);
+        let by_custom_id =
+            |c: &&crate::model::Consumer| c.custom_id.as_ref().is_some_and(|i| i.value == name.value);
         if index.entity == "consumers"
             && let Some(consumer) = self.model.consumers.iter().find(by_custom_id)
         {
@@ -149,8 +157,12 @@ impl Resolver<'_, '_> {
                     .label(format!("did you mean `{near}`?"))
                     .help(format!("write `{near}`"))
                     .fix(name.span, near, Applicability::Unsafe),
-                None if names.is_empty() => diagnostic.help(format!("there are no `{}` in this config", index.entity)),
-                None if names.len() <= 10 => diagnostic.note(format!("the names in `{}` are `{}`", index.entity, names.join("`, `"))),
+                None if names.is_empty() => {
+                    diagnostic.help(format!("there are no `{}` in this config", index.entity))
+                }
+                None if names.len() <= 10 => {
+                    diagnostic.note(format!("the names in `{}` are `{}`", index.entity, names.join("`, `")))
+                }
                 None => diagnostic,
             };
         }

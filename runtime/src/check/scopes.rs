@@ -9,7 +9,8 @@ pub(super) fn check(model: &Model, diags: &mut Diags) {
         if registry::find(&plugin.name).is_none_or(|d| d.consumer_scope) {
             continue;
         }
-        for (field, reference) in [("consumer", &plugin.consumer), ("consumer_group", &plugin.consumer_group)] {
+        for (field, reference) in [("consumer", &plugin.consumer), ("consumer_group", &plugin.consumer_group)]
+        {
             let Some(reference) = reference else { continue };
             let span = match reference {
                 Ref::Name(name) => name.span,

@@ -7,7 +7,8 @@ use crate::source::Sources;
 fn findings(body: &str, env: &Env) -> (Option<Checked<Model>>, Vec<String>) {
     let mut sources = Sources::default();
     let text = format!("_format_version: \"3.0\"\n{body}");
-    let (model, mut diags) = front::load(&mut sources, &[Input::text("t.yaml", text)], env, &LoadOptions::default());
+    let (model, mut diags) =
+        front::load(&mut sources, &[Input::text("t.yaml", text)], env, &LoadOptions::default());
     let (checked, errors) = run(model);
     diags.extend(errors);
     let shown = diags.iter().map(|d| {
@@ -37,15 +38,26 @@ fn references_to_nothing_are_errors() {
         &format!("{service}routes: [{{name: r, paths: [/], service: order}}]\n"),
         &["3() GW2001 invalid reference 'service: order' (no such entry in 'services') | write `orders`"],
     );
-    check("plugins: [{name: correlation-id, route: nope}]\n", &["invalid reference 'route: nope' (no such entry in 'routes') | there are no `routes`"]);
+    check(
+        "plugins: [{name: correlation-id, route: nope}]\n",
+        &["invalid reference 'route: nope' (no such entry in 'routes') | there are no `routes`"],
+    );
     check(
         "consumers: [{username: a, custom_id: c}]\nacls: [{consumer: c, group: g}]\n",
-        &["3(2) GW2001 invalid reference 'consumer: c' (no such entry in 'consumers') | refer to a consumer by `username` or `id`"],
+        &[
+            "3(2) GW2001 invalid reference 'consumer: c' (no such entry in 'consumers') | refer to a consumer by `username` or `id`",
+        ],
     );
     check("targets: [{upstream: u, target: h}]\n", &["'upstream: u'"]);
     check("snis: [{name: a.test, certificate: x}]\n", &["'certificate: x'"]);
-    check("services: [{name: s, url: 'https://h', client_certificate: x, ca_certificates: [y]}]\n", &["'client_certificate: x'", "'ca_certificates: y'"]);
-    check("consumer_groups: [{name: g, consumers: [b]}]\nconsumers: [{username: a, groups: [h]}]\n", &["'consumer: b'", "'consumer_group: h'"]);
+    check(
+        "services: [{name: s, url: 'https://h', client_certificate: x, ca_certificates: [y]}]\n",
+        &["'client_certificate: x'", "'ca_certificates: y'"],
+    );
+    check(
+        "consumer_groups: [{name: g, consumers: [b]}]\nconsumers: [{username: a, groups: [h]}]\n",
+        &["'consumer: b'", "'consumer_group: h'"],
+    );
 }
 
 #[test]
@@ -88,28 +100,42 @@ fn duplicates_are_errors_with_both_places() {
     );
     check(
         "services:\n  - {name: a, host: h, id: 00000000-0000-4000-8000-000000000001}\n  - {name: b, host: h, id: 00000000-0000-4000-8000-000000000001}\n",
-        &["'services' entity with primary key set to '00000000-0000-4000-8000-000000000001' already declared"],
+        &[
+            "'services' entity with primary key set to '00000000-0000-4000-8000-000000000001' already declared",
+        ],
     );
     check(
         "consumers:\n  - {username: a, custom_id: c}\n  - {username: b, custom_id: c}\n  - {username: a}\n",
-        &["4(3) GW2002 uniqueness violation: 'consumers' entity with custom_id set to 'c'", "5(3) GW2002 uniqueness violation: 'consumers' entity with username set to 'a'"],
+        &[
+            "4(3) GW2002 uniqueness violation: 'consumers' entity with custom_id set to 'c'",
+            "5(3) GW2002 uniqueness violation: 'consumers' entity with username set to 'a'",
+        ],
     );
     check(
         "consumers:\n  - {username: a, keyauth_credentials: [{key: hush}]}\n  - {username: b, keyauth_credentials: [{key: hush}]}\n",
-        &["4(3) GW2002 uniqueness violation: 'keyauth_credentials' entity with key set to the same value already declared"],
+        &[
+            "4(3) GW2002 uniqueness violation: 'keyauth_credentials' entity with key set to the same value already declared",
+        ],
     );
     check(
         "consumers:\n  - {username: a, acls: [{group: g}, {group: g}]}\n  - {username: b, acls: [{group: g}]}\n",
         &["'acls' entity with group set to 'g'"],
     );
-    check("upstreams: [{name: u, targets: [{target: h}, {target: 'h:8000'}, {target: 'h:1'}]}, {name: v, targets: [{target: h}]}]\n", &["'targets' entity with target set to 'h' port 8000"]);
+    check(
+        "upstreams: [{name: u, targets: [{target: h}, {target: 'h:8000'}, {target: 'h:1'}]}, {name: v, targets: [{target: h}]}]\n",
+        &["'targets' entity with target set to 'h' port 8000"],
+    );
     check(
         "plugins:\n  - name: correlation-id\n  - name: correlation-id\n",
-        &["4(3) GW2002 uniqueness violation: 'plugins' entity with name set to 'correlation-id' and no scope already declared"],
+        &[
+            "4(3) GW2002 uniqueness violation: 'plugins' entity with name set to 'correlation-id' and no scope already declared",
+        ],
     );
     check(
         "services:\n  - name: s\n    host: h\n    plugins: [{name: correlation-id}]\nplugins:\n  - {name: correlation-id, service: s}\n  - name: correlation-id\n",
-        &["7(5) GW2002 uniqueness violation: 'plugins' entity with name set to 'correlation-id' and this service"],
+        &[
+            "7(5) GW2002 uniqueness violation: 'plugins' entity with name set to 'correlation-id' and this service",
+        ],
     );
     check("plugins:\n  - {name: correlation-id, service: nope}\n  - {name: correlation-id}\n", &["GW2001"]);
     let env = Env::empty().with("NAME", "hush");
@@ -120,9 +146,15 @@ fn duplicates_are_errors_with_both_places() {
 
 #[test]
 fn plugins_that_come_before_the_consumer_cannot_be_a_consumers() {
-    check("consumers:\n  - username: a\n    plugins:\n      - name: jwt\n", &["5() GW2003 `consumer`: value must be null for the plugin `jwt`"]);
+    check(
+        "consumers:\n  - username: a\n    plugins:\n      - name: jwt\n",
+        &["5() GW2003 `consumer`: value must be null for the plugin `jwt`"],
+    );
     check("consumers: [{username: a}]\nplugins:\n  - {name: jwt, consumer: a}\n", &["GW2003"]);
-    check("consumer_groups:\n  - name: g\n    plugins: [{name: jwt}]\n", &["`consumer_group`: value must be null"]);
+    check(
+        "consumer_groups:\n  - name: g\n    plugins: [{name: jwt}]\n",
+        &["`consumer_group`: value must be null"],
+    );
 }
 
 #[test]
@@ -136,11 +168,23 @@ fn certificates_and_keys_must_be_pairs() {
     let found = |body: &str| findings(body, &env).1;
     assert_eq!(found("certificates:\n  - cert: ${CERT}\n    key: ${KEY}\n"), [""; 0]);
     for (body, expected) in [
-        ("certificates:\n  - cert: ${CERT}\n    key: ${OTHER}\n", "4() GW2004 `key`: certificate does not match key"),
-        ("certificates:\n  - cert: file.pem\n    key: ${KEY}\n", "3() GW2004 `cert`: invalid certificate: no certificate in PEM"),
-        ("certificates:\n  - cert: ${CERT}\n    key: ${CERT}\n", "4() GW2004 `key`: invalid key: no private key in PEM"),
+        (
+            "certificates:\n  - cert: ${CERT}\n    key: ${OTHER}\n",
+            "4() GW2004 `key`: certificate does not match key",
+        ),
+        (
+            "certificates:\n  - cert: file.pem\n    key: ${KEY}\n",
+            "3() GW2004 `cert`: invalid certificate: no certificate in PEM",
+        ),
+        (
+            "certificates:\n  - cert: ${CERT}\n    key: ${CERT}\n",
+            "4() GW2004 `key`: invalid key: no private key in PEM",
+        ),
         ("certificates:\n  - cert: ${CERT}\n", "3() GW1007 required field missing: `key`"),
-        ("ca_certificates:\n  - cert: ${CERT}\n", "3() GW2004 `cert`: invalid certificate: certificate does not appear to be a CA"),
+        (
+            "ca_certificates:\n  - cert: ${CERT}\n",
+            "3() GW2004 `cert`: invalid certificate: certificate does not appear to be a CA",
+        ),
         ("ca_certificates:\n  - cert: x\n", "3() GW2004 `cert`: invalid certificate: no certificate in PEM"),
     ] {
         let found = found(body);
