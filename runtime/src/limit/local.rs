@@ -3,7 +3,7 @@
 //! Check and count are one step under a shard's lock, so no two workers can both take the last request.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Algorithm, Cell, Key, Outcome, Rules};
@@ -186,10 +186,14 @@ impl Shard {
 ///
 /// A key is decided on by a state that is at most two intervals old. So with N gateways it admits its limit and, on top,
 /// at most what the others let through meanwhile: `2 × (N − 1) × rate × sync_rate`. What could not be settled is kept.
+///
+/// Hits are charged to the window in which they are settled, so up to `rate × sync_rate` of a window's last hits count in
+/// the next one. The clocks of the gateways and of Redis should agree to much less than a window.
 pub struct SyncStore {
     local: LocalStore,
     pending: Mutex<HashMap<Key, Pending, ahash::RandomState>>,
     scheduled: AtomicBool,
+    leases: AtomicUsize,
     /// Milliseconds between settlements.
     pub interval_ms: u64,
 }
@@ -217,6 +221,7 @@ impl SyncStore {
             local: LocalStore::default(),
             pending: Mutex::default(),
             scheduled: AtomicBool::new(false),
+            leases: AtomicUsize::new(0),
             interval_ms,
         }
     }
@@ -242,14 +247,31 @@ impl SyncStore {
         outcome
     }
 
-    /// True for the one caller who now has to settle after the interval.
+    /// True for the one caller who now has to settle every interval, while [`SyncStore::goes_on`].
     pub fn claim(&self) -> bool {
         !self.scheduled.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether there is, or will be, more to settle. If not, the next caller of [`SyncStore::claim`] takes over.
+    pub fn goes_on(&self) -> bool {
+        let busy =
+            || self.leases.load(Ordering::Acquire) > 0 || lock(&self.pending).values().any(|p| p.hits > 0);
+        if busy() {
+            return true;
+        }
+        self.scheduled.store(false, Ordering::Release);
+        // Hits that came before the line above found the work taken.
+        busy() && self.claim()
+    }
+
+    /// Announces hits to come, so that somebody is there to settle them.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        self.leases.fetch_add(1, Ordering::AcqRel);
+        Lease(Arc::clone(self))
+    }
+
     /// Takes out everything that is to be settled, and forgets keys that nobody asked for lately.
     pub fn unsettled(&self, now_ms: u64) -> Vec<Unsettled> {
-        self.scheduled.store(false, Ordering::Release);
         let mut pending = lock(&self.pending);
         pending.retain(|_, p| p.hits > 0 || p.settled_ms + 4 * self.interval_ms > now_ms);
         let dirty = pending.iter_mut().filter(|(_, p)| p.hits > 0);
@@ -283,6 +305,15 @@ impl SyncStore {
             settled_ms: now_ms,
         });
         entry.hits = entry.hits.saturating_add(item.hits);
+    }
+}
+
+/// See [`SyncStore::lease`].
+pub struct Lease(Arc<SyncStore>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.leases.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -395,7 +426,7 @@ mod tests {
 
     #[test]
     fn settling_brings_in_what_others_counted() {
-        let store = SyncStore::new(100);
+        let store = Arc::new(SyncStore::new(100));
         let r = Arc::new(rules(&[(Period::Minute, 10.0)], false));
         let k = key("a");
         assert!(store.is_stale(&k, NOW));
@@ -403,6 +434,7 @@ mod tests {
         assert!(!store.is_stale(&k, NOW));
         assert_eq!(lefts(&store.take(&r, &k, 1, NOW)), [6.0]);
         assert!(store.claim() && !store.claim());
+        assert!(store.goes_on(), "a hit is unsettled");
         let work = store.unsettled(NOW);
         assert_eq!(work.iter().map(|u| u.hits).collect::<Vec<_>>(), [1]);
         store.take(&r, &k, 1, NOW);
@@ -412,6 +444,10 @@ mod tests {
         let again = store.unsettled(NOW);
         store.unsettle(again[0].clone(), NOW);
         assert_eq!(store.unsettled(NOW)[0].hits, 1, "what failed is kept");
+        let lease = store.lease();
+        assert!(store.goes_on(), "a hit is announced");
+        drop(lease);
+        assert!(!store.goes_on() && store.claim());
         assert!(store.unsettled(NOW + 1000).is_empty());
         assert!(store.is_stale(&k, NOW + 1000));
     }

@@ -23,6 +23,7 @@ pub mod registry;
 pub mod reply;
 pub mod request_size_limiting;
 pub mod request_termination;
+pub mod response_ratelimiting;
 #[cfg(test)]
 pub mod testing;
 pub mod unsupported;

@@ -80,6 +80,7 @@ policies! {
     Redirect(redirect::Redirect);
     RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);
+    ResponseRateLimiting(response_ratelimiting::ResponseRateLimiting);
     Jwt(jwt::Jwt);
 }
 

@@ -54,26 +54,30 @@ impl RedisLimiter {
                     self.run(&request.redis, &request.rules, &request.key, request.hits, counts).await?;
                 Ok(states.outcome(&request.rules, request.hits))
             }
-            Some(store) => Ok(self.take_synced(request, store).await),
+            Some(store) => self.take_synced(request, store).await,
         }
     }
 
-    async fn take_synced(&self, request: &Request, store: &Arc<SyncStore>) -> Outcome {
+    async fn take_synced(&self, request: &Request, store: &Arc<SyncStore>) -> Result<Outcome, StoreError> {
         let Request { redis, rules, key, hits, now_ms, .. } = request;
-        if store.is_stale(key, *now_ms)
-            && let Ok(states) = self.run(redis, rules, key, 0, false).await
-        {
+        if store.is_stale(key, *now_ms) {
+            let states = self.run(redis, rules, key, 0, false).await?;
             store.settled(key, rules, &states.after(0), *now_ms);
         }
         let outcome = store.take(rules, key, *hits, *now_ms);
         if store.claim() {
             let (this, redis, store) = (self.clone(), Arc::clone(redis), Arc::clone(store));
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(Duration::from_millis(store.interval_ms)).await;
+                let interval = Duration::from_millis(store.interval_ms);
+                tokio::time::sleep(interval).await;
                 this.settle(&redis, &store).await;
+                while store.goes_on() {
+                    tokio::time::sleep(interval).await;
+                    this.settle(&redis, &store).await;
+                }
             });
         }
-        outcome
+        Ok(outcome)
     }
 
     /// Sends what was counted here; all of it in one go, as the connection is shared.
@@ -82,10 +86,8 @@ impl RedisLimiter {
         let each = items.into_iter().map(|item| async move {
             let Unsettled { key, rules, hits } = &item;
             match self.run(redis, rules, key, *hits, true).await {
-                Ok(states) => {
-                    let now_ms = states.now_ms;
-                    store.settled(key, rules, &states.after(*hits), now_ms);
-                }
+                // Ages are told by this machine's clock, whatever that of Redis says.
+                Ok(states) => store.settled(key, rules, &states.after(*hits), crate::clock::unix_ms()),
                 Err(_) => store.unsettle(item, crate::clock::unix_ms()),
             }
         });

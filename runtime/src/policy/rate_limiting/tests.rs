@@ -180,7 +180,7 @@ fn a_silent_redis_is_met_as_configured() {
         let mut config = json!({"minute": 1, "policy": "redis", "redis": redis});
         config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let policy = testing::policy::<RateLimiting>(&config);
-        let mut turn = || {
+        let turn = || {
             let mut x = testing::exchange("GET /");
             assert!(matches!(policy.request(&mut x), Flow::Await(Effect::Limit(_))));
             match policy.resume(&mut x, Answer::Limit(Err(StoreError::Down))) {
