@@ -325,7 +325,10 @@ impl std::fmt::Debug for SyncStore {
 
 /// All stores that settle, by what they settle with and how often; they outlive snapshots.
 #[derive(Default)]
-pub struct SyncStores(Mutex<HashMap<(Arc<super::RedisSettings>, u64), Arc<SyncStore>>>);
+pub struct SyncStores(Mutex<HashMap<Terms, Arc<SyncStore>>>);
+
+/// Whom to settle with, and every how many milliseconds.
+type Terms = (Arc<super::RedisSettings>, u64);
 
 impl SyncStores {
     /// The store for these settings and this interval in ms, made on first use.

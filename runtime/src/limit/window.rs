@@ -84,7 +84,7 @@ fn civil(days: u64) -> Civil {
     let year_of_era = (era_day - era_day / 1460 + era_day / 36_524 - era_day / 146_096) / 365;
     let day_of_year = era_day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
-    let leap = year_of_era % 4 == 0 && (year_of_era % 100 != 0 || year_of_era == 0);
+    let leap = year_of_era.is_multiple_of(4) && (!year_of_era.is_multiple_of(100) || year_of_era == 0);
     Civil {
         day: day_of_year - (153 * month + 2) / 5 + 1,
         // March to December lie in the year that `year_of_era` names, January and February in the next.

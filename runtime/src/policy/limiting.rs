@@ -53,6 +53,7 @@ pub const LEGACY: [Field; 9] = [
 /// after a finding.
 pub fn redis_settings(config: &Record, cx: &mut Cx<'_>) -> Option<Arc<RedisSettings>> {
     let nested = config.record("redis");
+    agree(config, nested, cx)?;
     let said = |name: &str| -> Option<(&Record, String)> {
         match nested {
             Some(redis) if redis.given(name) => Some((redis, name.to_owned())),
@@ -100,6 +101,23 @@ pub fn redis_settings(config: &Record, cx: &mut Cx<'_>) -> Option<Arc<RedisSetti
     settings.timeout = millis("timeout").unwrap_or(settings.timeout);
     settings.max_wait = millis("max_wait").unwrap_or(settings.max_wait);
     Some(Arc::new(settings))
+}
+
+/// Refuses an old name beside its new one, unless both say the same (as files that Kong wrote do).
+fn agree(config: &Record, nested: Option<&Record>, cx: &mut Cx<'_>) -> Option<()> {
+    for field in &LEGACY {
+        let name = field.name.trim_start_matches("redis_");
+        let (Some(old), Some(new)) = (config.get(field.name), nested.and_then(|r| r.get(name))) else {
+            continue;
+        };
+        if old.given && new.given && old.value.value != new.value.value {
+            let message = format!("`{}` and `redis.{name}` are both given and differ", field.name);
+            let finding = Diagnostic::new(&codes::CONFLICTING_FIELDS, old.key, message);
+            cx.diags.push(finding.also(new.key, "the new name").help(format!("remove `{}`", field.name)));
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// The limits of `config` by period, shortest first; bursts are the limits. `None` after a finding. `path` stands

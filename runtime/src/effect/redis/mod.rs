@@ -25,8 +25,10 @@ use script::States;
 /// The Redis connections of one worker. Cheap to clone; lives on the worker's thread, within its `LocalSet`.
 #[derive(Clone, Default)]
 pub struct RedisLimiter {
-    links: Rc<RefCell<HashMap<Arc<RedisSettings>, Rc<Link>, ahash::RandomState>>>,
+    links: Rc<RefCell<Links>>,
 }
+
+type Links = HashMap<Arc<RedisSettings>, Rc<Link>, ahash::RandomState>;
 
 impl RedisLimiter {
     /// No connection yet: each is made when it is first needed, or by [`RedisLimiter::warm`].

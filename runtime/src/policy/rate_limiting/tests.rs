@@ -232,6 +232,13 @@ fn configs_that_cannot_work_are_refused() {
     refuses(json!({"minute": 1, "sync_rate": 1}), "sync_rate can only be used with the redis policy");
     let redis = json!({"host": "redis.test"});
     refuses(json!({"minute": 1, "policy": "redis", "redis": redis, "sync_rate": 0.01}), "`sync_rate` 0.01");
+    refuses(
+        json!({"minute": 1, "policy": "redis", "redis": redis, "redis_host": "other.test"}),
+        "`redis_host` and `redis.host` are both given and differ",
+    );
+    testing::policy::<RateLimiting>(
+        &json!({"minute": 1, "policy": "redis", "redis": redis, "redis_host": "redis.test", "redis_port": 7000}),
+    );
     refuses(json!({"minute": 1, "burst": 5}), "`burst` has no meaning");
     refuses(json!({"minute": 1, "algorithm": "smooth", "burst": 0.5}), "less than one request");
 }
