@@ -232,6 +232,11 @@ impl Args {
         values.push(Some(value.to_owned()));
     }
 
+    /// Keeps the arguments whose name `keep` accepts.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.0.retain(|(name, _)| keep(name));
+    }
+
     /// Adds every value of `other`.
     pub fn extend(&mut self, other: Self) {
         for (name, values) in other.0 {

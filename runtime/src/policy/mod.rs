@@ -17,6 +17,7 @@ pub mod jwt;
 pub mod key_auth;
 pub mod limiting;
 pub mod order;
+pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redirect;
 pub mod registry;

@@ -77,6 +77,7 @@ policies! {
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
     RateLimiting(rate_limiting::RateLimiting);
+    ProxyCache(proxy_cache::ProxyCache);
     Redirect(redirect::Redirect);
     RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);

@@ -1,0 +1,464 @@
+//! `proxy-cache`: answers of upstreams, kept in memory and given again.
+
+mod control;
+mod store;
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+
+use control::{Directives, Media};
+use store::{Entry, Key, Store};
+
+use super::form::Args;
+use super::{Cx, Descriptor, Flow, Policy, Reply};
+use crate::diag::codes;
+use crate::exchange::Exchange;
+use crate::message::{FieldName, Fields, names};
+use crate::model::schema::{Field, HEADER, Kind, Record, TEXT};
+
+const SECONDS: Kind = Kind::Int { min: 1, max: i64::MAX };
+
+static PLUGIN: Descriptor = Descriptor {
+    name: "proxy-cache",
+    summary: "keep answers of upstreams in memory and give them again",
+    doc: "\
+## What it does
+Keeps answers in memory and gives them to the next request for the same thing without asking the upstream.
+
+## Why
+The cheapest request is one that the upstream never sees.
+
+## Example
+```yaml
+plugins:
+  - name: proxy-cache
+    config:
+      strategy: memory
+      cache_ttl: 30
+      content_type: [application/json, \"application/json; charset=utf-8\"]
+      vary_headers: [Accept-Language]
+```
+
+## Behaviour
+An answer is kept if method, status and content type (its parameters included; `*` stands for any) are listed. What
+tells requests apart is consumer, route, method, path, the arguments of the query in any order (or those in
+`vary_query_params`), and the headers in `vary_headers`; `Vary` of the answer is ignored. `X-Cache-Status` says `Hit`,
+`Miss`, `Refresh` (kept, but too old) or `Bypass` (not for the cache), `X-Cache-Key` what the answer is kept under, and
+`Age` how old it is in seconds. Answers that set cookies, or are longer than 8 MiB, are never kept.
+
+With `cache_control` requests with `Authorization`, `no-store` or `no-cache` bypass the cache, so do answers with
+`private`, `no-store` or `no-cache` or without a lifetime (`s-maxage`, `max-age`, `Expires`); `max-age`, `max-stale` and
+`min-fresh` of a request are honoured, and `only-if-cached` is answered 504 where nothing is kept. The cache holds
+128 MiB in all and gives up what was least recently used. It is each process's own, and is empty after a restart.
+",
+    fields: &[
+        Field::new("strategy", Kind::Enum(&["memory"]), "Where answers are kept.").required(),
+        Field::new("response_code", Kind::List(&Kind::Int { min: 100, max: 900 }), "Statuses that are kept.")
+            .default("[200,301,404]"),
+        Field::new(
+            "request_method",
+            Kind::List(&Kind::Enum(&["HEAD", "GET", "POST", "PATCH", "PUT"])),
+            "Methods whose answers are kept.",
+        )
+        .default(r#"["GET","HEAD"]"#),
+        Field::new("content_type", Kind::List(&TEXT), "Content types that are kept, with their parameters.")
+            .default(r#"["text/plain","application/json"]"#),
+        Field::new("cache_ttl", SECONDS, "How long an answer is given again, in seconds.").default("300"),
+        Field::new("storage_ttl", SECONDS, "How long an answer is kept, in seconds; else as long as it is given."),
+        Field::new("cache_control", Kind::Bool, "Whether `Cache-Control` of requests and answers is heeded.")
+            .default("false"),
+        Field::new("ignore_uri_case", Kind::Bool, "Whether paths are the same in any case.").default("false"),
+        Field::new("vary_query_params", Kind::List(&TEXT), "The arguments that tell requests apart; else all."),
+        Field::new("vary_headers", Kind::List(&HEADER), "Headers that tell requests apart."),
+        Field::new("memory", Kind::Record(MEMORY), "Settings of the strategy `memory`."),
+        Field::new("response_headers", Kind::Record(SHOWN), "Which headers tell the client of the cache."),
+    ],
+    consumer_scope: true,
+    extension: false,
+    identity_headers: &[],
+};
+
+const MEMORY: &[Field] =
+    &[Field::new("dictionary_name", TEXT, "Caches of different names share nothing.").default("\"kong_db_cache\"")];
+
+const SHOWN: &[Field] = &[
+    Field::new("age", Kind::Bool, "`Age`.").default("true"),
+    Field::new("X-Cache-Status", Kind::Bool, "`X-Cache-Status`.").default("true"),
+    Field::new("X-Cache-Key", Kind::Bool, "`X-Cache-Key`.").default("true"),
+];
+
+/// Longer answers are not kept; bytes.
+const LONGEST: usize = 8 << 20;
+
+/// Fields of one connection or one transfer, which are not kept.
+const NOT_KEPT: &[FieldName] = &[
+    names::CONNECTION,
+    names::KEEP_ALIVE,
+    names::PROXY_CONNECTION,
+    names::TRANSFER_ENCODING,
+    names::TE,
+    names::TRAILER,
+    names::UPGRADE,
+    names::CONTENT_LENGTH,
+];
+
+/// See the module.
+pub struct ProxyCache {
+    store: Arc<Store>,
+    dictionary: String,
+    statuses: Vec<i64>,
+    methods: Vec<String>,
+    types: Vec<Media>,
+    /// Seconds, as the next.
+    ttl: u64,
+    storage_ttl: Option<u64>,
+    cache_control: bool,
+    ignore_case: bool,
+    vary_query: Vec<String>,
+    vary_headers: Vec<FieldName>,
+    /// The headers for the client, where they are wanted.
+    age: Option<FieldName>,
+    status: Option<FieldName>,
+    key: Option<FieldName>,
+}
+
+/// What became of a request at the cache, for the response's turn.
+enum State {
+    Bypass,
+    /// To be kept under this key, unless the answer is not for the cache.
+    Wanted { key: Key, status: &'static str },
+    /// An answer to keep: its fields are final, its body is still to come.
+    Keeping { key: Key, entry: Entry, keep_s: u64 },
+    Served,
+}
+
+impl Policy for ProxyCache {
+    const PLUGIN: &'static Descriptor = &PLUGIN;
+
+    fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
+        let texts = |field| config.strings(field).into_iter().map(|t| t.value).collect::<Vec<_>>();
+        let seconds = |field| config.int(field).and_then(|n| u64::try_from(n).ok());
+        let mut types = Vec::new();
+        for text in config.strings("content_type") {
+            match Media::parse(&text) {
+                Some(media) => types.push(media),
+                None => {
+                    let message = format!("`{}` is no content type", text.value);
+                    cx.report(&codes::INVALID_VALUE, text.span, message);
+                    return None;
+                }
+            }
+        }
+        let shown = |name: &str| {
+            let wanted = config.record("response_headers").and_then(|r| r.bool_opt(name)).unwrap_or(true);
+            wanted.then(|| FieldName::new(if name == "age" { "Age" } else { name }))
+        };
+        let dictionary = config.record("memory").and_then(|m| m.str("dictionary_name"));
+        Some(Self {
+            store: cx.shared.get(),
+            dictionary: dictionary.unwrap_or_default().to_owned(),
+            statuses: config
+                .list("response_code")
+                .iter()
+                .filter_map(|v| match v.value {
+                    crate::model::schema::Val::Int(n) => Some(n),
+                    _ => None,
+                })
+                .collect(),
+            methods: texts("request_method"),
+            types,
+            ttl: seconds("cache_ttl")?,
+            storage_ttl: seconds("storage_ttl"),
+            cache_control: config.bool("cache_control"),
+            ignore_case: config.bool("ignore_uri_case"),
+            vary_query: texts("vary_query_params"),
+            vary_headers: texts("vary_headers").iter().map(|n| FieldName::new(n)).collect(),
+            age: shown("age"),
+            status: shown("X-Cache-Status"),
+            key: shown("X-Cache-Key"),
+        })
+    }
+
+    fn request(&self, x: &mut Exchange) -> Flow {
+        let asked = Directives::of(&x.request.fields);
+        let heeded = self.cache_control.then_some(&asked);
+        let refuses = |d: &Directives| {
+            d.has("no-store") || d.has("no-cache") || x.request.fields.contains(&names::AUTHORIZATION)
+        };
+        if !self.methods.contains(&x.request.method) || heeded.is_some_and(refuses) {
+            x.keep(State::Bypass);
+            return Flow::Next;
+        }
+        let key = self.key_of(x);
+        let now = x.now.unix_ms / 1000;
+        let Some(entry) = self.store.get(&key, now) else {
+            x.keep(State::Wanted { key, status: "Miss" });
+            return match heeded {
+                Some(d) if d.has("only-if-cached") => {
+                    x.keep(State::Served);
+                    Flow::Reply(Reply::empty(504))
+                }
+                _ => Flow::Next,
+            };
+        };
+        if !self.may_serve(&entry, now, heeded) {
+            x.keep(State::Wanted { key, status: "Refresh" });
+            return Flow::Next;
+        }
+        x.keep(State::Served);
+        Flow::Reply(self.hit(entry, &key, now))
+    }
+
+    fn response(&self, x: &mut Exchange) {
+        let (key, status) = match x.kept::<State>() {
+            Some(State::Wanted { key, status }) => (*key, *status),
+            Some(State::Bypass) => return self.tell(&self.status, &mut x.response.fields, "Bypass"),
+            _ => return,
+        };
+        self.tell(&self.key, &mut x.response.fields, &hex(&key));
+        let Some(ttl) = self.lifetime(x) else {
+            x.keep(State::Bypass);
+            return self.tell(&self.status, &mut x.response.fields, "Bypass");
+        };
+        let kept = |name: &[u8]| {
+            let name = FieldName::new(&String::from_utf8_lossy(name));
+            let own = [&self.age, &self.status, &self.key].into_iter().flatten().any(|n| *n == name);
+            !own && !NOT_KEPT.contains(&name)
+        };
+        let fields = x.response.fields.iter().filter(|(name, _)| kept(name));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let entry = Entry {
+            status: x.response.status,
+            fields: fields.map(|(n, v)| (FieldName::new(&text(n)), text(v))).collect(),
+            body: Bytes::new(),
+            at_s: x.now.unix_ms / 1000,
+            ttl_s: ttl,
+        };
+        self.tell(&self.status, &mut x.response.fields, status);
+        x.keep(State::Keeping { key, entry, keep_s: self.storage_ttl.unwrap_or(ttl) });
+    }
+
+    fn wants_response_body(&self, x: &Exchange) -> bool {
+        matches!(x.kept::<State>(), Some(State::Keeping { .. }))
+    }
+
+    fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
+        if body.len() <= LONGEST
+            && let Some(State::Keeping { key, entry, keep_s }) = x.kept()
+        {
+            let entry = Entry { body: Bytes::copy_from_slice(&body), ..entry.clone() };
+            self.store.put(*key, entry, *keep_s);
+        }
+        body
+    }
+}
+
+impl ProxyCache {
+    fn key_of(&self, x: &Exchange) -> Key {
+        let request = &x.request;
+        let mut context = digest::Context::new(&digest::SHA256);
+        // Every part ends with a byte that none of them can contain, so no two requests run together.
+        let mut part = |text: &[u8]| {
+            context.update(text);
+            context.update(&[0]);
+        };
+        part(self.dictionary.as_bytes());
+        part(x.consumer().map_or("", |c| c.id.as_str()).as_bytes());
+        part(x.route.and_then(|r| x.snapshot.routes.get(r.0 as usize)).map_or("", |r| r.id.as_str()).as_bytes());
+        part(request.method.as_bytes());
+        if self.ignore_case {
+            part(request.path.to_lowercase().as_bytes());
+        } else {
+            part(request.path.as_bytes());
+        }
+        let mut args = Args::parse(request.query.as_deref().unwrap_or(""));
+        if !self.vary_query.is_empty() {
+            args.retain(|name| self.vary_query.iter().any(|v| v == name));
+        }
+        part(args.encode().as_bytes());
+        for name in &self.vary_headers {
+            for value in request.fields.all(name) {
+                part(value);
+            }
+            part(b"");
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(context.finish().as_ref());
+        key
+    }
+
+    /// Whether a kept answer is fresh enough for this request.
+    fn may_serve(&self, entry: &Entry, now: u64, heeded: Option<&Directives>) -> bool {
+        let age = now.saturating_sub(entry.at_s);
+        let Some(asked) = heeded else { return age <= self.ttl };
+        let stale = age.saturating_sub(entry.ttl_s);
+        let left = entry.ttl_s.saturating_sub(age);
+        asked.seconds("max-age").is_none_or(|max| age <= max)
+            && stale <= asked.seconds("max-stale").unwrap_or(0)
+            && asked.seconds("min-fresh").is_none_or(|min| left >= min)
+    }
+
+    fn hit(&self, entry: Entry, key: &Key, now: u64) -> Reply {
+        let age = now.saturating_sub(entry.at_s).to_string();
+        let mut reply =
+            Reply { status: entry.status, body: entry.body, fields: entry.fields, ..Reply::default() };
+        for (name, value) in [(&self.age, age), (&self.status, "Hit".to_owned()), (&self.key, hex(key))] {
+            if let Some(name) = name {
+                reply.fields.push((name.clone(), value));
+            }
+        }
+        reply
+    }
+
+    /// For how many seconds the answer may be given again; `None` if it is not for the cache.
+    fn lifetime(&self, x: &Exchange) -> Option<u64> {
+        let (response, fields) = (&x.response, &x.response.fields);
+        let too_long = fields
+            .text(&names::CONTENT_LENGTH)
+            .is_some_and(|t| t.parse::<usize>().is_ok_and(|length| length > LONGEST));
+        let media = Media::parse(fields.text(&names::CONTENT_TYPE)?)?;
+        let listed = self.statuses.contains(&i64::from(response.status))
+            && self.types.iter().any(|listed| listed.admits(&media));
+        if x.local_response || too_long || !listed || fields.contains(&FieldName::new("Set-Cookie")) {
+            return None;
+        }
+        if !self.cache_control {
+            return Some(self.ttl);
+        }
+        let said = Directives::of(fields);
+        if ["private", "no-store", "no-cache"].iter().any(|d| said.has(d)) {
+            return None;
+        }
+        control::lifetime(&said, fields, x.now.unix_ms / 1000).filter(|ttl| *ttl > 0)
+    }
+
+    fn tell(&self, name: &Option<FieldName>, fields: &mut Fields, value: &str) {
+        if let Some(name) = name {
+            fields.set(name, value);
+        }
+    }
+}
+
+fn hex(key: &Key) -> String {
+    key.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::testing;
+
+    /// Sends requests through one cache; each is `at`, the request and what the upstream would say. Wants status of the
+    /// cache and body.
+    fn check(config: Value, steps: &[(u64, &str, &str, &str)]) {
+        let mut full = json!({"strategy": "memory"});
+        full.as_object_mut().expect("an object").extend(config.as_object().expect("an object").clone());
+        let policy = testing::policy::<ProxyCache>(&full);
+        for (at, request, upstream, want) in steps {
+            let mut x = testing::exchange(request);
+            x.now.unix_ms = (1_000_000 + at) * 1000;
+            let body = match testing::request(&policy, &mut x) {
+                Flow::Next => testing::response(&policy, &mut x, upstream),
+                Flow::Reply(reply) => {
+                    x.local_response = true;
+                    x.response.status = reply.status;
+                    reply.write_fields(&mut x.response.fields);
+                    policy.response(&mut x);
+                    String::from_utf8_lossy(&reply.body).into_owned()
+                }
+                Flow::Await(_) => panic!("waits for nothing"),
+            };
+            let field = |name: &str| x.response.fields.text(&FieldName::new(name)).unwrap_or("-").to_owned();
+            let got = format!("{} {} {body}", x.response.status, field("X-Cache-Status"));
+            assert_eq!(got.trim_end(), *want, "{full} {at} {request}");
+            if got.contains("Hit") {
+                assert_eq!(field("Content-Type"), "text/plain");
+                assert_ne!(field("Age"), "-");
+            }
+        }
+    }
+
+    const ONE: &str = "200\nContent-Type: text/plain\nX-A: b\n\none";
+    const TWO: &str = "200\nContent-Type: text/plain\n\ntwo";
+
+    #[test]
+    fn answers_are_kept_for_their_time() {
+        check(
+            json!({"cache_ttl": 10}),
+            &[
+                (0, "GET /a?x=1&y=2", ONE, "200 Miss one"),
+                (9, "GET /a?y=2&x=1", TWO, "200 Hit one"),
+                (9, "GET /a?x=1", TWO, "200 Miss two"),
+                (9, "GET /A?x=1&y=2", TWO, "200 Miss two"),
+                (9, "POST /a?x=1&y=2", TWO, "200 Bypass two"),
+                (11, "GET /a?x=1&y=2", TWO, "200 Miss two"),
+            ],
+        );
+        check(
+            json!({"cache_ttl": 10, "storage_ttl": 100, "ignore_uri_case": true}),
+            &[
+                (0, "GET /a", ONE, "200 Miss one"),
+                (5, "GET /A", TWO, "200 Hit one"),
+                (11, "GET /a", TWO, "200 Refresh two"),
+                (12, "GET /a", ONE, "200 Hit two"),
+            ],
+        );
+    }
+
+    #[test]
+    fn only_listed_answers_are_kept() {
+        for upstream in [
+            "500\nContent-Type: text/plain\n\nx",
+            "200\nContent-Type: text/html\n\nx",
+            "200\nContent-Type: text/plain; charset=utf-8\n\nx",
+            "200\n\nx",
+            "200\nContent-Type: text/plain\nSet-Cookie: a=b\n\nx",
+            "200\nContent-Type: text/plain\nContent-Length: 99999999\n\nx",
+        ] {
+            let want = format!("{} Bypass x", &upstream[..3]);
+            check(json!({}), &[(0, "GET /a", upstream, &want), (0, "GET /a", TWO, "200 Miss two")]);
+        }
+        let types = json!({"content_type": ["text/*; charset=utf-8"]});
+        check(types, &[(0, "GET /a", "200\nContent-Type: text/x; Charset=UTF-8\n\nx", "200 Miss x")]);
+    }
+
+    #[test]
+    fn headers_and_arguments_tell_requests_apart() {
+        check(
+            json!({"vary_headers": ["Accept-Language"], "vary_query_params": ["q"]}),
+            &[
+                (0, "GET /?q=1&z=1\nAccept-Language: de", ONE, "200 Miss one"),
+                (0, "GET /?q=1&z=2\nAccept-Language: de", TWO, "200 Hit one"),
+                (0, "GET /?q=1\nAccept-Language: en", TWO, "200 Miss two"),
+                (0, "GET /?q=2\nAccept-Language: de", TWO, "200 Miss two"),
+            ],
+        );
+    }
+
+    #[test]
+    fn cache_control_is_heeded_on_request() {
+        let lasting = "200\nContent-Type: text/plain\nCache-Control: public, max-age=10\n\none";
+        let asking = |directive: &str| format!("GET /\nCache-Control: {directive}");
+        check(
+            json!({"cache_control": true, "storage_ttl": 100}),
+            &[
+                (0, &asking("only-if-cached"), ONE, "504 -"),
+                (0, "GET /", ONE, "200 Bypass one"),
+                (0, "GET /", "200\nContent-Type: text/plain\nCache-Control: private, max-age=9\n\nx", "200 Bypass x"),
+                (0, "GET /", lasting, "200 Miss one"),
+                (5, "GET /", TWO, "200 Hit one"),
+                (5, &asking("no-cache"), TWO, "200 Bypass two"),
+                (5, "GET /\nAuthorization: x", TWO, "200 Bypass two"),
+                (5, &asking("max-age=4"), TWO, "200 Bypass two"),
+                (5, &asking("min-fresh=6"), TWO, "200 Bypass two"),
+                (5, &asking("min-fresh=5"), TWO, "200 Hit one"),
+                (15, &asking("max-stale=5"), TWO, "200 Hit one"),
+                (15, "GET /", lasting, "200 Refresh one"),
+            ],
+        );
+    }
+}
