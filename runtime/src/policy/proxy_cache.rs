@@ -80,8 +80,8 @@ With `cache_control` requests with `Authorization`, `no-store` or `no-cache` byp
     identity_headers: &[],
 };
 
-const MEMORY: &[Field] =
-    &[Field::new("dictionary_name", TEXT, "Caches of different names share nothing.").default("\"kong_db_cache\"")];
+const MEMORY: &[Field] = &[Field::new("dictionary_name", TEXT, "Caches of different names share nothing.")
+    .default("\"kong_db_cache\"")];
 
 const SHOWN: &[Field] = &[
     Field::new("age", Kind::Bool, "`Age`.").default("true"),
@@ -128,9 +128,16 @@ pub struct ProxyCache {
 enum State {
     Bypass,
     /// To be kept under this key, unless the answer is not for the cache.
-    Wanted { key: Key, status: &'static str },
+    Wanted {
+        key: Key,
+        status: &'static str,
+    },
     /// An answer to keep: its fields are final, its body is still to come.
-    Keeping { key: Key, entry: Entry, keep_s: u64 },
+    Keeping {
+        key: Key,
+        entry: Entry,
+        keep_s: u64,
+    },
     Served,
 }
 
@@ -266,7 +273,12 @@ impl ProxyCache {
         };
         part(self.dictionary.as_bytes());
         part(x.consumer().map_or("", |c| c.id.as_str()).as_bytes());
-        part(x.route.and_then(|r| x.snapshot.routes.get(r.0 as usize)).map_or("", |r| r.id.as_str()).as_bytes());
+        part(
+            x.route
+                .and_then(|r| x.snapshot.routes.get(r.0 as usize))
+                .map_or("", |r| r.id.as_str())
+                .as_bytes(),
+        );
         part(request.method.as_bytes());
         if self.ignore_case {
             part(request.path.to_lowercase().as_bytes());
@@ -448,7 +460,12 @@ mod tests {
             &[
                 (0, &asking("only-if-cached"), ONE, "504 -"),
                 (0, "GET /", ONE, "200 Bypass one"),
-                (0, "GET /", "200\nContent-Type: text/plain\nCache-Control: private, max-age=9\n\nx", "200 Bypass x"),
+                (
+                    0,
+                    "GET /",
+                    "200\nContent-Type: text/plain\nCache-Control: private, max-age=9\n\nx",
+                    "200 Bypass x",
+                ),
                 (0, "GET /", lasting, "200 Miss one"),
                 (5, "GET /", TWO, "200 Hit one"),
                 (5, &asking("no-cache"), TWO, "200 Bypass two"),
