@@ -36,12 +36,15 @@ fn groups<'a>(report: &Report<'_>, d: &'a Diagnostic) -> Vec<Group<'a>> {
         let mut snippet = excerpt.snippet();
         if file == main {
             snippet = snippet.annotation(
-                AnnotationKind::Primary.span(excerpt.range(d.primary.span)).label(label(&d.primary.text)),
+                AnnotationKind::Primary
+                    .span(excerpt.range(&bounds(report, d.primary.span)))
+                    .label(label(&d.primary.text)),
             );
         }
         for l in d.secondary.iter().filter(|l| l.span.file == file) {
-            snippet =
-                snippet.annotation(AnnotationKind::Context.span(excerpt.range(l.span)).label(label(&l.text)));
+            snippet = snippet.annotation(
+                AnnotationKind::Context.span(excerpt.range(&bounds(report, l.span))).label(label(&l.text)),
+            );
         }
         first = first.element(snippet);
     }
@@ -87,12 +90,16 @@ fn bounds(report: &Report<'_>, span: Span) -> Range<usize> {
         }
         offset
     };
-    clip(span.start)..clip(span.end)
+    let (start, end) = (clip(span.start), clip(span.end));
+    // A block of text ends where the next key begins; pointing at its last word is enough.
+    let text = &text[start..end.max(start)];
+    start..start + if text.trim_end().is_empty() { text.len() } else { text.trim_end().len() }
 }
 
 fn patch(report: &Report<'_>, fix: &Fix) -> Snippet<'static, Patch<'static>> {
+    let place = fix.span.start as usize..fix.span.end as usize;
     let excerpt = Excerpt::new(report, fix.span.file, bounds(report, fix.span));
-    let range = excerpt.range(fix.span);
+    let range = excerpt.range(&place);
     excerpt.snippet().patch(Patch::new(range, fix.replacement.clone()))
 }
 
@@ -132,9 +139,9 @@ impl Excerpt {
         Snippet::source(self.text.clone()).line_start(self.first_line).path(self.name.clone())
     }
 
-    /// A span as the excerpt counts.
-    fn range(&self, span: Span) -> Range<usize> {
-        let clip = |offset: u32| (offset as usize).saturating_sub(self.offset).min(self.text.len());
+    /// A place of the file as the excerpt counts.
+    fn range(&self, span: &Range<usize>) -> Range<usize> {
+        let clip = |offset: usize| offset.saturating_sub(self.offset).min(self.text.len());
         clip(span.start)..clip(span.end)
     }
 }

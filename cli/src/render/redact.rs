@@ -44,12 +44,9 @@ impl Secrets {
             let fields = gw_runtime::policy::registry::find(&p.name.value).map_or(&[][..], |d| d.fields);
             self.add_record(&p.config, &|name| fields.iter().any(|f| f.secret && f.name == name));
         }
-        for c in &model.certificates {
-            self.add_span(c.key.span);
-            if let Some(key) = &c.key_alt {
-                self.add_span(key.span);
-            }
-        }
+        // A key that is missing has the place of its certificate.
+        let keys = model.certificates.iter().flat_map(|c| std::iter::once(&c.key).chain(&c.key_alt));
+        keys.filter(|key| !key.is_empty()).for_each(|key| self.add_span(key.span));
     }
 
     fn add_record(&mut self, record: &Record, secret: &dyn Fn(&str) -> bool) {
@@ -72,9 +69,17 @@ impl Secrets {
         let mut blot = |secret: Range<usize>| {
             let (start, end) = (secret.start.max(range.start), secret.end.min(range.end));
             if start < end && !is_reference(&text[secret]) {
+                // Indentation stays, so that the shape of the file can be recognised.
+                let mut indentation = false;
                 for b in &mut bytes[start - range.start..end - range.start] {
-                    if !matches!(*b, b'\n' | b'\r' | b'"' | b'\'') {
-                        *b = b'*';
+                    match *b {
+                        b'\n' | b'\r' => indentation = true,
+                        b' ' if indentation => {}
+                        b'"' | b'\'' => indentation = false,
+                        _ => {
+                            *b = b'*';
+                            indentation = false;
+                        }
                     }
                 }
             }

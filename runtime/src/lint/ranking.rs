@@ -229,7 +229,9 @@ fn host_covers(pattern: &str, host: &str) -> bool {
     let same = |a: &[u8], b: Option<&[u8]>| b.is_some_and(|b| a.eq_ignore_ascii_case(b));
     let host = host.as_bytes();
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(suffix), _) => same(suffix.as_bytes(), host.len().checked_sub(suffix.len()).map(|at| &host[at..])),
+        (Some(suffix), _) => {
+            same(suffix.as_bytes(), host.len().checked_sub(suffix.len()).map(|at| &host[at..]))
+        }
         (_, Some(prefix)) => same(prefix.as_bytes(), host.get(..prefix.len())),
         _ => pattern.as_bytes().eq_ignore_ascii_case(host),
     }

@@ -51,7 +51,7 @@ pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
             look(c.record.span_of(field), format!("this `{field}`"));
         }
     }
-    for c in &facts.model.certificates {
+    for c in facts.model.certificates.iter().filter(|c| !c.key.is_empty()) {
         look(c.key.span, "this private key".to_owned());
     }
     for p in &facts.model.plugins {

@@ -75,7 +75,11 @@ pub fn port_80(facts: &Facts<'_>, diags: &mut Diags) {
                     facts.first_line(s.protocol.span),
                     format!("`{}` is spoken to over TLS on port 80", s.host.value),
                 )
-                .label(if s.port_given { "80 is the port of plain http" } else { "the port is 80 unless it is given" })
+                .label(if s.port_given {
+                    "80 is the port of plain http"
+                } else {
+                    "the port is 80 unless it is given"
+                })
                 .help("write `port: 443`, or use `url: https://...`, which implies it"),
             );
         }

@@ -134,8 +134,11 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                             .help(format!("write `{near}`"))
                             .fix(entry.key_span, near, Applicability::Unsafe);
                     }
-                    let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
-                    self.report(diagnostic.note(format!("the keys of a config are {}", all.join(", "))));
+                    if diagnostic.fix.is_none() {
+                        let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
+                        diagnostic = diagnostic.note(format!("the keys of a config are {}", all.join(", ")));
+                    }
+                    self.report(diagnostic);
                 }
             }
         }

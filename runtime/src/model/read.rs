@@ -192,7 +192,7 @@ impl<'s, 'd> Reader<'s, 'd> {
         all.sort_unstable();
         if all.is_empty() {
             diagnostic = diagnostic.note("there are no fields here");
-        } else {
+        } else if diagnostic.fix.is_none() {
             diagnostic = diagnostic.note(format!("the fields are {}", all.join(", ")));
         }
         self.diags.push(diagnostic);

@@ -139,7 +139,7 @@ fn not_here(cx: &mut Lower<'_, '_, '_>, name: &Spanned<String>) {
         );
         let diagnostic = diagnostic
             .label("not one of gw's plugins")
-            .help("remove the plugin, or allow gw to leave it out")
+            .help("remove the plugin, or leave it out knowingly with `--allow-unsupported`")
             .note("a plugin may be what keeps requests out, so gw does not leave it out unasked");
         cx.unsupported(diagnostic);
         return;
@@ -157,7 +157,10 @@ fn not_here(cx: &mut Lower<'_, '_, '_>, name: &Spanned<String>) {
             Applicability::Unsafe,
         );
     }
-    let mut names: Vec<_> = known().map(|n| format!("`{n}`")).collect();
-    names.sort_unstable();
-    cx.report(diagnostic.note(format!("gw's plugins are {}", names.join(", "))));
+    if diagnostic.fix.is_none() {
+        let mut names: Vec<_> = known().map(|n| format!("`{n}`")).collect();
+        names.sort_unstable();
+        diagnostic = diagnostic.note(format!("gw's plugins are {}", names.join(", ")));
+    }
+    cx.report(diagnostic);
 }
