@@ -6,7 +6,7 @@ use std::borrow::Borrow;
 use serde_json::Value;
 
 use super::claims::Times;
-use super::{Key, MAX_TOKEN, Refusal, SecretForm, parse};
+use super::{Key, MAX_TOKEN, Refusal, SecretForm, Token, parse};
 use crate::model::schema::Record;
 
 /// What a `jwt` plugin's config asks of a token.
@@ -83,19 +83,29 @@ impl Rules {
         }
     }
 
-    /// Everything about a token that does not depend on the time. `find` looks a credential up by its `key` and gives
-    /// it with its verification key.
+    /// Decodes a token and has [`Rules::check_parsed`] judge it.
     pub fn check_signature<C, K: Borrow<Key>>(
         &self,
         token: &[u8],
         find: impl FnOnce(&str) -> Option<(C, K)>,
     ) -> Result<Signed<C>, Denial> {
+        self.check_parsed(self.decode(token)?, find)
+    }
+
+    /// Decodes a token.
+    pub fn decode<'t>(&self, token: &'t [u8]) -> Result<Token<'t>, Denial> {
+        parse(token, self.max_token_size).map_err(|e| Denial::new(Step::Decode, format!("Bad token; {e}")))
+    }
+
+    /// Everything about a token that does not depend on the time. `find` looks a credential up by its `key` and gives
+    /// it with its verification key.
+    pub fn check_parsed<C, K: Borrow<Key>>(
+        &self,
+        token: Token<'_>,
+        find: impl FnOnce(&str) -> Option<(C, K)>,
+    ) -> Result<Signed<C>, Denial> {
         let name = &self.key_claim;
-        let deny = |step, text: String| Err(Denial { step, reason: Reason::Message(text) });
-        let token = match parse(token, self.max_token_size) {
-            Ok(token) => token,
-            Err(e) => return deny(Step::Decode, format!("Bad token; {e}")),
-        };
+        let deny = |step, text: String| Err(Denial::new(step, text));
         let absent = || format!("No credentials found for given '{name}'");
         let claimed = token.claims.get(name).filter(|v| **v != Value::Bool(false));
         let key = match claimed.or_else(|| token.header.get(name)) {
@@ -139,7 +149,24 @@ impl Rules {
     }
 }
 
+impl Denial {
+    /// A refusal with a message.
+    pub fn new(step: Step, message: impl Into<String>) -> Self {
+        Self { step, reason: Reason::Message(message.into()) }
+    }
+}
+
 impl Reason {
+    /// The refusal in one line, for `error_description`.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Message(text) => text.clone(),
+            Self::Claims(errors) => {
+                errors.iter().map(|(claim, e)| format!("{claim}: {e}")).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
     /// The body of the gateway's answer.
     pub fn body(&self) -> String {
         match self {

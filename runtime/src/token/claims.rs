@@ -20,6 +20,7 @@ pub enum Moment {
 pub struct Times {
     pub exp: Moment,
     pub nbf: Moment,
+    pub iat: Moment,
 }
 
 impl Times {
@@ -29,7 +30,7 @@ impl Times {
             None => Moment::Missing,
             Some(value) => value.as_f64().map_or(Moment::Malformed, Moment::At),
         };
-        Self { exp: moment("exp"), nbf: moment("nbf") }
+        Self { exp: moment("exp"), nbf: moment("nbf"), iat: moment("iat") }
     }
 
     /// What is wrong with `exp` at `now` (seconds since 1970); there is no leeway.

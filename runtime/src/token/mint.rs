@@ -203,7 +203,7 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("; did you mean `{near}`?"),
-        None if known.is_empty() => String::new(),
+        None if known.is_empty() => "; the config names none".into(),
         None => {
             let shown: Vec<String> = known.iter().take(8).map(|n| format!("`{n}`")).collect();
             let more = if known.len() > 8 { ", ..." } else { "" };
@@ -211,3 +211,6 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,3 +239,33 @@ fn a_remembered_token_still_expires_and_is_forgotten_with_its_credential() {
     x.snapshot = SnapshotRef::new(Arc::new(revoked));
     assert!(matches!(policy.request(&mut x), Flow::Reply(_)), "revoked by a reload");
 }
+
+#[test]
+fn tokens_of_an_issuer_need_no_credential() {
+    let jwks = json!({"keys": [{"kty": "oct", "alg": "HS256", "kid": "k", "k": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]});
+    let issuer = |consumer_claim: Option<&str>| {
+        json!({"issuers": [{"issuer": "https://i.test", "jwks": jwks.to_string(), "algorithms": ["HS256"],
+            "consumer_claim": consumer_claim}], "claims_to_headers": {"sub": "X-User-Id"}})
+    };
+    let exp = crate::clock::unix_s() + 100;
+    let token = |claims: Value| signed_with_header(&[7; 32], &claims, &[("kid", "k".into())]);
+    let with = |token: &str| format!("GET /\nAuthorization: Bearer {token}\nX-Consumer-ID: forged");
+    let good = token(json!({"iss": "https://i.test", "sub": "bob", "exp": exp}));
+
+    let subject = "next\n> X-User-Id: bob\n> X-Credential-Identifier: bob\n> X-Consumer-ID:";
+    testing::check::<Jwt>(issuer(None), &with(&good), subject);
+    testing::check::<Jwt>(issuer(Some("sub")), &with(&good), "next\n> X-Consumer-Username: bob");
+    let stranger = token(json!({"iss": "https://i.test", "sub": "zoe", "exp": exp}));
+    let refused = "401\nbody No consumer found for given 'sub'";
+    testing::check::<Jwt>(issuer(Some("sub")), &with(&stranger), refused);
+    let expired = token(json!({"iss": "https://i.test", "exp": 1}));
+    let refused =
+        "401\n< WWW-Authenticate: Bearer error=\"invalid_token\", error_description=\"exp: token expired\"";
+    testing::check::<Jwt>(issuer(None), &with(&expired), refused);
+    let other = token(json!({"iss": "https://j.test", "exp": exp}));
+    testing::check::<Jwt>(issuer(None), &with(&other), "401\nbody No credentials found for given 'iss'");
+    refuses::<Jwt>(
+        json!({"issuers": [{"issuer": "i", "jwks": "{}"}]}),
+        "`jwks`: the key set has no list `keys`",
+    );
+}

@@ -1,0 +1,227 @@
+//! Tokens of an issuer who publishes keys (OpenID Connect, RFC 9068). Unlike Kong's own rules these follow RFC 8725 in
+//! full: one issuer, named audiences, chosen algorithms, an end that must be given.
+
+use serde_json::Value;
+
+use super::check::{Denial, Reason, Step};
+use super::claims::{Moment, Times};
+use super::jwk::JwkSet;
+use super::{Algorithm, Refusal, SecretForm, Token};
+use crate::model::schema::{Field, Kind, Record, TEXT};
+
+/// Algorithms that a config may choose from.
+const ALGORITHMS: &[&str] = &[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256",
+    "HS384", "HS512",
+];
+
+/// The last second of the year 9999: no token has business beyond it.
+const END_OF_TIME: f64 = 253_402_300_799.0;
+
+/// The fields of an issuer in a config.
+pub const FIELDS: &[Field] = &[
+    Field::new("issuer", TEXT, "The issuer, exactly as the claim `iss` has it.").required(),
+    Field::new("jwks", TEXT, "The issuer's key set (RFC 7517), as JSON text.").required(),
+    Field::new(
+        "audiences",
+        Kind::Set(&TEXT),
+        "`aud` must have one of these; without any it is not looked at.",
+    ),
+    Field::new("algorithms", Kind::Set(&Kind::Enum(ALGORITHMS)), "The algorithms that tokens may have.")
+        .default("[\"RS256\", \"ES256\"]"),
+    Field::new("leeway", Kind::Int { min: 0, max: 60 }, "Seconds that clocks may differ.").default("30"),
+    Field::new(
+        "consumer_claim",
+        TEXT,
+        "The claim that has a consumer's username or id. The token is refused where there is no such consumer; \
+         without this setting its bearer is nobody's consumer.",
+    ),
+];
+
+/// One issuer, prepared.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    name: String,
+    keys: JwkSet,
+    audiences: Vec<String>,
+    algorithms: Vec<Algorithm>,
+    leeway: u64,
+    /// See [`FIELDS`].
+    pub consumer_claim: Option<String>,
+}
+
+impl Issuer {
+    /// The issuer that a config describes.
+    pub fn of(record: &Record) -> Result<Self, String> {
+        let texts = |name| record.strings(name).into_iter().map(|s| s.value);
+        Ok(Self {
+            name: record.str("issuer").unwrap_or_default().to_owned(),
+            keys: JwkSet::parse(record.str("jwks").unwrap_or_default().as_bytes())?,
+            audiences: texts("audiences").collect(),
+            algorithms: texts("algorithms").filter_map(|name| Algorithm::parse(&name)).collect(),
+            leeway: record.int("leeway").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            consumer_claim: record.str("consumer_claim").map(str::to_owned),
+        })
+    }
+
+    /// Whether a token says that it is from this issuer.
+    pub fn is_of(&self, token: &Token<'_>) -> bool {
+        token.claims.get("iss").is_some_and(|iss| *iss == *self.name)
+    }
+
+    /// Whether tokens of this algorithm are taken.
+    pub fn takes(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
+    }
+
+    /// Everything about a token that does not depend on the time.
+    pub fn check(&self, token: &Token<'_>) -> Result<Times, Denial> {
+        let deny = |step, text: &str| Err(Denial::new(step, text));
+        if !typ_is_access(token.header.get("typ")) {
+            return deny(Step::Decode, "Bad token; invalid typ");
+        }
+        if !self.takes(token.algorithm) {
+            return deny(Step::Algorithm, "Invalid algorithm");
+        }
+        let kid = match token.header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.as_str()),
+            Some(_) => return deny(Step::Decode, "Bad token; invalid kid"),
+        };
+        let Some(key) = self.keys.find(kid, token.algorithm) else {
+            return deny(Step::Credential, "No key found for the token's 'kid' and 'alg'");
+        };
+        match key.verify(SecretForm::Plain, token.message, &token.signature) {
+            Ok(()) => {}
+            Err(Refusal::NoKey | Refusal::BadSignature) => return deny(Step::Signature, "Invalid signature"),
+        }
+        if !self.audience_fits(token.claims.get("aud")) {
+            return Err(Denial {
+                step: Step::Times,
+                reason: Reason::Claims(vec![("aud", "not this audience")]),
+            });
+        }
+        Ok(Times::of(&token.claims))
+    }
+
+    /// What depends on the time: `now` in seconds since 1970.
+    pub fn check_times(&self, times: &Times, now: u64) -> Result<(), Denial> {
+        let late = now.saturating_add(self.leeway) as f64;
+        let early = now.saturating_sub(self.leeway) as f64;
+        let mut errors = Vec::new();
+        errors.extend(match times.exp {
+            Moment::At(exp) if exp > END_OF_TIME => Some(("exp", "out of range")),
+            Moment::At(exp) if exp <= early => Some(("exp", "token expired")),
+            Moment::At(_) => None,
+            Moment::Missing | Moment::Malformed => Some(("exp", "must be a number")),
+        });
+        for (claim, moment) in [("nbf", times.nbf), ("iat", times.iat)] {
+            errors.extend(match moment {
+                Moment::At(at) if at > late => Some((claim, "token not valid yet")),
+                Moment::At(_) | Moment::Missing => None,
+                Moment::Malformed => Some((claim, "must be a number")),
+            });
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Denial { step: Step::Times, reason: Reason::Claims(errors) })
+        }
+    }
+
+    fn audience_fits(&self, aud: Option<&Value>) -> bool {
+        let known = |v: &Value| v.as_str().is_some_and(|text| self.audiences.iter().any(|a| a == text));
+        match aud {
+            _ if self.audiences.is_empty() => true,
+            Some(Value::Array(list)) => list.iter().any(known),
+            Some(value) => known(value),
+            None => false,
+        }
+    }
+}
+
+/// Whether the token is of a kind that opens doors; ID tokens and logout tokens, which have a `typ` of their own, are
+/// not.
+fn typ_is_access(typ: Option<&Value>) -> bool {
+    match typ {
+        None => true,
+        Some(Value::String(typ)) => {
+            let typ = typ.to_ascii_lowercase();
+            matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
+        }
+        Some(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::sign::{Signer, encode};
+    use super::super::{MAX_TOKEN, parse};
+    use super::*;
+
+    const SECRET: &[u8] = &[7; 32];
+    const NOW: u64 = 1_700_000_000;
+
+    fn issuer() -> Issuer {
+        let jwks = json!({"keys": [{"kty": "oct", "alg": "HS256", "kid": "a", "k": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]});
+        Issuer {
+            name: "https://issuer.test".into(),
+            keys: JwkSet::from_value(&jwks).expect("a set"),
+            audiences: vec!["api".into()],
+            algorithms: vec![Algorithm::HS256],
+            leeway: 30,
+            consumer_claim: None,
+        }
+    }
+
+    /// Judges a token with the usual claims, changed by `change` (null removes).
+    fn judge(header: &[(&str, Value)], change: Value) -> Result<(), String> {
+        let mut claims = json!({"iss": "https://issuer.test", "aud": "api", "exp": NOW + 60, "iat": NOW});
+        for (name, value) in change.as_object().into_iter().flatten() {
+            claims[name] = value.clone();
+        }
+        let claims: Value = claims
+            .as_object()
+            .map(|c| c.clone().into_iter().filter(|(_, v)| *v != "-").collect())
+            .unwrap_or_default();
+        let token = encode(&Signer::secret(Algorithm::HS256, SECRET)?, header, &claims)?;
+        let token = parse(token.as_bytes(), MAX_TOKEN).map_err(|e| e.to_string())?;
+        let issuer = issuer();
+        if !issuer.is_of(&token) {
+            return Err("other issuer".into());
+        }
+        let times = issuer.check(&token).map_err(|d| d.reason.text())?;
+        issuer.check_times(&times, NOW).map_err(|d| d.reason.text())
+    }
+
+    #[test]
+    fn the_rules_are_those_of_rfc_8725() {
+        let check = |header: &[(&str, Value)], change: Value, want: Result<(), &str>| {
+            assert_eq!(judge(header, change.clone()), want.map_err(str::to_owned), "{header:?} {change}");
+        };
+        let ok = |change: Value| check(&[], change, Ok(()));
+        let bad = |change: Value, want: &str| check(&[], change, Err(want));
+        ok(json!({}));
+        ok(json!({"aud": ["x", "api"], "nbf": NOW + 30, "exp": NOW as f64 - 29.5}));
+        bad(json!({"iss": "https://issuer.test/"}), "other issuer");
+        bad(json!({"iss": ["https://issuer.test"]}), "other issuer");
+        bad(json!({"aud": "-"}), "aud: not this audience");
+        for aud in [json!("ap"), json!([]), json!({"api": 1}), json!(["x"]), json!(null)] {
+            bad(json!({ "aud": aud }), "aud: not this audience");
+        }
+        bad(json!({"exp": NOW - 30}), "exp: token expired");
+        bad(json!({"exp": -1}), "exp: token expired");
+        bad(json!({"exp": "-"}), "exp: must be a number");
+        bad(json!({"exp": "1800000000"}), "exp: must be a number");
+        bad(json!({"exp": u64::MAX}), "exp: out of range");
+        bad(json!({"nbf": NOW + 31, "iat": NOW + 31}), "nbf: token not valid yet, iat: token not valid yet");
+        bad(json!({"nbf": "x"}), "nbf: must be a number");
+        check(&[("kid", json!("a"))], json!({}), Ok(()));
+        check(&[("typ", json!("application/at+JWT"))], json!({}), Ok(()));
+        check(&[("typ", json!("logout+jwt"))], json!({}), Err("Bad token; invalid typ"));
+        check(&[("kid", json!("b"))], json!({}), Err("No key found for the token's 'kid' and 'alg'"));
+        check(&[("kid", json!(1))], json!({}), Err("Bad token; invalid kid"));
+    }
+}
