@@ -3,6 +3,7 @@
 mod args;
 mod certs;
 mod commands;
+mod echo;
 mod exit;
 mod load;
 mod output;

@@ -1,12 +1,51 @@
-//! `gw echo`.
+//! `gw echo`: an upstream to try a gateway with.
 
-use crate::exit::Code;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::echo::{self, Knobs, parse_body_size, parse_delay, parse_status};
+use crate::exit::{Code, WithCode};
 
 /// Arguments of `gw echo`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "A request can ask for its own answer: `?status=503&delay=200ms&size=64k&chunked=1`, or the \
+                        headers X-Echo-Status, X-Echo-Delay, X-Echo-Size and X-Echo-Chunked.")]
+pub struct Args {
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// Wait before each answer, for example `20ms`
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = parse_delay)]
+    delay: Duration,
+    /// Status of each answer
+    #[arg(long, value_name = "STATUS", default_value = "200", value_parser = parse_status)]
+    status: u16,
+    /// Answer with so many bytes, for example `64k`, instead of a description of the request
+    #[arg(long, value_name = "BYTES", value_parser = parse_body_size)]
+    size: Option<u64>,
+}
 
-/// Runs it.
-pub fn run(_args: Args) -> anyhow::Result<Code> {
-    anyhow::bail!("`gw echo` is not built yet")
+/// Runs it until SIGTERM or SIGINT.
+pub fn run(args: Args) -> anyhow::Result<Code> {
+    let listener = TcpListener::bind(args.listen)
+        .map_err(|e| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen)))?;
+    let knobs = Knobs { delay: args.delay, status: args.status, size: args.size, chunked: false };
+    let echo = echo::spawn(listener, knobs).context("cannot start the server")?;
+    println!("gw echo listens on http://{}", echo.addr());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(asked_to_stop())?;
+    echo.stop();
+    Ok(Code::Ok)
+}
+
+async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
 }
