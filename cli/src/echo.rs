@@ -92,7 +92,12 @@ async fn serve(listener: tokio::net::TcpListener, defaults: Knobs, mut stopped: 
     let _ = tokio::time::timeout(DRAIN, finished).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, defaults: Rc<Knobs>, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    defaults: Rc<Knobs>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let _ = stream.set_nodelay(true);
     let http2 = tokio::select! {
         told = tokio::time::timeout(SILENCE, speaks_http2(&stream)) => match told {
@@ -108,18 +113,20 @@ async fn connection(stream: TcpStream, peer: SocketAddr, defaults: Rc<Knobs>, mu
     let io = TokioIo::new(stream);
     // What goes wrong on a connection concerns its client alone, who notices.
     if http2 {
-        let mut serving = std::pin::pin!(hyper::server::conn::http2::Builder::new(OnThisThread)
-            .timer(TokioTimer::new())
-            .serve_connection(io, service));
+        let mut serving = std::pin::pin!(
+            hyper::server::conn::http2::Builder::new(OnThisThread)
+                .timer(TokioTimer::new())
+                .serve_connection(io, service)
+        );
         tokio::select! {
             _ = serving.as_mut() => return,
             _ = stopped.changed() => serving.as_mut().graceful_shutdown(),
         }
         let _ = serving.await;
     } else {
-        let mut serving = std::pin::pin!(hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .serve_connection(io, service));
+        let mut serving = std::pin::pin!(
+            hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service)
+        );
         tokio::select! {
             _ = serving.as_mut() => return,
             _ = stopped.changed() => serving.as_mut().graceful_shutdown(),

@@ -94,13 +94,21 @@ impl Connector {
             connector.connect(name.clone(), tcp).await.map_err(|e| (Failure::Tls, format!("{addr}: {e}")))?;
         let session = stream.get_ref().1;
         if self.http2 && session.alpn_protocol() != Some(b"h2") {
-            return Err((Failure::Tls, format!("{addr}: the server does not speak HTTP/2 over TLS (no `h2` in ALPN)")));
+            return Err((
+                Failure::Tls,
+                format!("{addr}: the server does not speak HTTP/2 over TLS (no `h2` in ALPN)"),
+            ));
         }
         let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         self.handshake(stream, start, resumed).await
     }
 
-    async fn handshake<S>(&self, stream: S, start: Instant, resumed: bool) -> Result<Opened, (Failure, String)>
+    async fn handshake<S>(
+        &self,
+        stream: S,
+        start: Instant,
+        resumed: bool,
+    ) -> Result<Opened, (Failure, String)>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
     {

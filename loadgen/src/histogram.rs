@@ -142,11 +142,13 @@ impl Coarse {
         let total: u64 = self.0.iter().map(|&n| u64::from(n)).sum();
         let rank = ((total as f64 * q).ceil() as u64).max(1);
         let mut seen = 0;
-        self.0.iter().position(|&n| {
-            seen += u64::from(n);
-            seen >= rank
-        })
-        .map(Self::upper)
+        self.0
+            .iter()
+            .position(|&n| {
+                seen += u64::from(n);
+                seen >= rank
+            })
+            .map(Self::upper)
     }
 }
 
@@ -174,7 +176,8 @@ mod tests {
 
     #[test]
     fn shards_add_up_to_the_whole() {
-        let (mut fast, mut slow, mut all) = (Latencies::default(), Latencies::default(), Latencies::default());
+        let (mut fast, mut slow, mut all) =
+            (Latencies::default(), Latencies::default(), Latencies::default());
         for i in 0..1000u64 {
             fast.record(1_000_000 + i);
             all.record(1_000_000 + i);
@@ -213,7 +216,10 @@ mod tests {
     fn coarse_buckets_cover_their_values() {
         for ns in [0, 999, 1_000, 3_999, 4_000, 5_500, 1_000_000, 999_999_999, 59_000_000_000] {
             let upper = Coarse::upper(Coarse::bucket(ns));
-            assert!(upper > ns && upper as f64 <= (ns as f64 * 1.26).max(ns as f64 + 1001.0), "{ns}: {upper}");
+            assert!(
+                upper > ns && upper as f64 <= (ns as f64 * 1.26).max(ns as f64 + 1001.0),
+                "{ns}: {upper}"
+            );
         }
         let mut c = Coarse::default();
         c.record(u64::MAX);

@@ -147,7 +147,8 @@ fn blame(limits: &[Limit], events: &[Event], setting: &Setting, findings: &mut [
             innocent[event] += 1;
         }
     }
-    let over = |event: &Event| limits.iter().filter(|l| l.members.contains(&(event.consumer as usize))).count();
+    let over =
+        |event: &Event| limits.iter().filter(|l| l.members.contains(&(event.consumer as usize))).count();
     for finding in findings {
         for &index in &finding.had_room {
             let event = &events[index];

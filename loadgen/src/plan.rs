@@ -121,11 +121,15 @@ pub enum PlanError {
     NoTarget,
     #[error("`{0}` is not an absolute `http://` or `https://` URL")]
     BadUrl(String),
-    #[error("`{other}` is on another origin than `{origin}`; one run measures one server, start a second run for the other")]
+    #[error(
+        "`{other}` is on another origin than `{origin}`; one run measures one server, start a second run for the other"
+    )]
     Origins { origin: String, other: String },
     #[error("phase `{phase}` has neither a duration nor a number of requests, so it would never end")]
     Endless { phase: String },
-    #[error("phase `{phase}` has no rate while others have one; a run is either an open loop (each phase with a rate) or a closed loop (none)")]
+    #[error(
+        "phase `{phase}` has no rate while others have one; a run is either an open loop (each phase with a rate) or a closed loop (none)"
+    )]
     MixedLoops { phase: String },
     #[error("no phase has a rate above 0, so nothing would be sent")]
     NoRate,
@@ -274,7 +278,10 @@ mod tests {
         check(&|d| d.targets[0].uri = "/only/path".parse().unwrap(), "not an absolute");
         check(&|d| d.targets[1].uri = "https://a:1/y".parse().unwrap(), "another origin");
         check(&|d| d.phases[0].duration = None, "never end");
-        check(&|d| d.phases.push(Phase { pace: Pace::Closed, name: "two".into(), ..d.phases[0].clone() }), "phase `two`");
+        check(
+            &|d| d.phases.push(Phase { pace: Pace::Closed, name: "two".into(), ..d.phases[0].clone() }),
+            "phase `two`",
+        );
         check(&|d| d.phases[0].pace = Pace::Rate { from: 0.0, to: 0.0 }, "nothing would be sent");
         check(&|d| d.phases.clear(), "no phases");
         check(&|d| d.connections = 0, "`connections` must be at least 1");

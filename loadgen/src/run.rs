@@ -126,7 +126,12 @@ fn outcome(shared: &Shared, mut tally: Tally) -> Outcome {
 
 fn progress(shared: &Shared, start: Instant) -> Progress {
     let ended = Class::ALL.map(|class| shared.live.iter().map(|l| l.of(class)).sum());
-    Progress { elapsed: start.elapsed(), length: shared.schedule.end(), requests: shared.plan.requests, ended }
+    Progress {
+        elapsed: start.elapsed(),
+        length: shared.schedule.end(),
+        requests: shared.plan.requests,
+        ended,
+    }
 }
 
 /// The part of `all` that falls to one of `parts`; together they are all.

@@ -103,8 +103,11 @@ impl Schedule {
         let phase = self.phases.iter().rposition(|p| p.count > 0 && p.first <= index)?;
         let times = &self.phases[phase];
         let offset = index - times.first;
-        (offset < times.count)
-            .then(|| Job { index, phase, due: Some(Duration::from_secs_f64(times.start + times.due(offset as f64))) })
+        (offset < times.count).then(|| Job {
+            index,
+            phase,
+            due: Some(Duration::from_secs_f64(times.start + times.due(offset as f64))),
+        })
     }
 
     /// How many requests of an open loop are due before `elapsed`.
@@ -145,7 +148,9 @@ mod tests {
     }
 
     fn all(schedule: &Schedule) -> Vec<(usize, f64)> {
-        std::iter::from_fn(|| schedule.claim(Duration::ZERO)).map(|j| (j.phase, j.due.unwrap().as_secs_f64())).collect()
+        std::iter::from_fn(|| schedule.claim(Duration::ZERO))
+            .map(|j| (j.phase, j.due.unwrap().as_secs_f64()))
+            .collect()
     }
 
     #[test]

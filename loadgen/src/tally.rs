@@ -346,7 +346,14 @@ mod tests {
 
     fn sample(at_ms: u64, took_ms: u64, end: End) -> Sample {
         let ms = Duration::from_millis;
-        Sample { consumer: NOBODY, due: ms(at_ms), sent: ms(at_ms), received: ms(at_ms + took_ms), end, bytes: 1 }
+        Sample {
+            consumer: NOBODY,
+            due: ms(at_ms),
+            sent: ms(at_ms),
+            received: ms(at_ms + took_ms),
+            end,
+            bytes: 1,
+        }
     }
 
     #[test]

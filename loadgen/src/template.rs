@@ -72,7 +72,9 @@ impl Template {
         for (name, value) in consumer.iter().flat_map(|c| &c.headers) {
             headers.insert(name.clone(), fresh(value));
         }
-        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("gw-bench/", env!("CARGO_PKG_VERSION"))));
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(concat!("gw-bench/", env!("CARGO_PKG_VERSION"))));
         if !target.body.is_empty() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(target.body.len()));
         }

@@ -56,7 +56,8 @@ fn of_the_system() -> Result<RootCertStore, String> {
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         return Err(
-            "this system has no trusted certificates; name some with `--cacert FILE` or use `--insecure`".to_owned()
+            "this system has no trusted certificates; name some with `--cacert FILE` or use `--insecure`"
+                .to_owned(),
         );
     }
     Ok(roots)

@@ -17,9 +17,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         }
         _ => return Err(format!("`{text}` is not a duration, write for example `10s`, `250ms` or `1.5m`")),
     };
-    let value: f64 =
-        number.parse().map_err(|_| format!("`{text}` is not a duration, write for example `10s` or `250ms`"))?;
-    Duration::try_from_secs_f64(value * seconds).map_err(|_| format!("`{text}` is not a duration that can be waited"))
+    let value: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a duration, write for example `10s` or `250ms`"))?;
+    Duration::try_from_secs_f64(value * seconds)
+        .map_err(|_| format!("`{text}` is not a duration that can be waited"))
 }
 
 /// Reads `500/s`, `30/m`, `100/h` or `500` (a second); the result is per second.
@@ -70,7 +72,13 @@ pub fn show_ns(ns: u64) -> String {
         1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
         _ => (ns as f64 / 1e9, "s"),
     };
-    let digits = if value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let digits = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }
 

@@ -10,8 +10,10 @@ use crate::exit::{Code, WithCode};
 
 /// Arguments of `gw echo`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "A request can ask for its own answer: `?status=503&delay=200ms&size=64k&chunked=1`, or the \
-                        headers X-Echo-Status, X-Echo-Delay, X-Echo-Size and X-Echo-Chunked.")]
+#[command(
+    after_help = "A request can ask for its own answer: `?status=503&delay=200ms&size=64k&chunked=1`, or the \
+                        headers X-Echo-Status, X-Echo-Delay, X-Echo-Size and X-Echo-Chunked."
+)]
 pub struct Args {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]

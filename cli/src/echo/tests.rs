@@ -51,10 +51,8 @@ fn says_what_it_received() {
 #[test]
 fn a_body_that_is_not_text_comes_back_in_base64() {
     let echo = start(Knobs::default());
-    let (_, body) = ask(
-        &echo,
-        b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\n\xff\xfe",
-    );
+    let (_, body) =
+        ask(&echo, b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\n\xff\xfe");
     let json: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((json["body"].as_str(), json["body_encoding"].as_str()), (Some("//4="), Some("base64")));
 }
@@ -106,7 +104,8 @@ fn speaks_http2_to_those_who_begin_with_it() {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(super::OnThisThread, io).await.unwrap();
         tokio::task::spawn_local(async move { connection.await.map_err(drop) });
-        let request = http::Request::get("http://h:1/two").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let request =
+            http::Request::get("http://h:1/two").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
         let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();

@@ -54,11 +54,13 @@ fn bucket_room(own: &Own, rate: f64, burst: f64, slack: f64) -> Vec<usize> {
         .collect();
     charged.sort_unstable();
     // The bucket was last full at some moment `s`; only the moments of answers and of refused sendings matter.
-    let mut moments: Vec<u64> = charged.iter().map(|c| c.1).chain(refused.iter().map(|(_, e)| e.sent)).collect();
+    let mut moments: Vec<u64> =
+        charged.iter().map(|c| c.1).chain(refused.iter().map(|(_, e)| e.sent)).collect();
     moments.push(0);
     moments.sort_unstable();
     moments.dedup();
-    let mut tree = MaxTree::new(&moments.iter().map(|&s| rate * (s.min(u64::MAX / 2)) as f64).collect::<Vec<_>>());
+    let mut tree =
+        MaxTree::new(&moments.iter().map(|&s| rate * (s.min(u64::MAX / 2)) as f64).collect::<Vec<_>>());
     // Who knows what was in a bucket that had been used before the run: it may have been empty.
     let empty_at_start = if own.setting.fresh { f64::NEG_INFINITY } else { burst };
     let mut next = charged.iter().peekable();
@@ -97,7 +99,8 @@ pub fn check_log(own: &Own, limit: u64, window: Duration) -> (Vec<Row>, Vec<usiz
         let counted = own.may_have_counted(since, received);
         counted - u64::from(own.counts_rejected).min(counted) < limit
     };
-    let room = own.rejected().filter(|(_, e)| had_room(e.sent, e.received)).map(|(index, _)| *index).collect();
+    let room =
+        own.rejected().filter(|(_, e)| had_room(e.sent, e.received)).map(|(index, _)| *index).collect();
     (vec![row], room)
 }
 

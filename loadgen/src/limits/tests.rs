@@ -89,7 +89,13 @@ impl Limiter for Log {
 }
 
 /// A run of `seconds` at `rate`, with round trips of 0.1 to `rtt_ms` and one request in 200 without an answer.
-fn events(limiter: &mut dyn Limiter, seconds: u64, rate: u64, rtt_ms: u64, random: &mut Random) -> Vec<Event> {
+fn events(
+    limiter: &mut dyn Limiter,
+    seconds: u64,
+    rate: u64,
+    rtt_ms: u64,
+    random: &mut Random,
+) -> Vec<Event> {
     let interval = 1_000_000_000 / rate;
     let mut asked: Vec<_> = (0..seconds * rate)
         .map(|i| {
@@ -213,7 +219,8 @@ fn a_refusal_is_right_when_any_limit_of_the_consumer_was_reached() {
 
 #[test]
 fn what_happened_before_the_run_counts_in_favour_of_the_limiter() {
-    let refused = |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Rejected };
+    let refused =
+        |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Rejected };
     let limit = |rule| Limit { name: String::new(), rule, members: vec![0], counts_rejected: false };
     let check = |rule: Rule, fresh: bool, events: &[Event], want: u64| {
         let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh };
@@ -259,7 +266,8 @@ fn clocks_that_may_be_apart_prove_nothing_about_short_windows() {
         members: vec![0],
         counts_rejected: false,
     };
-    let admitted = |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Admitted };
+    let admitted =
+        |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Admitted };
     let events: Vec<_> = (0..20).map(|i| admitted(2_000 + i)).collect();
     let excess = |tolerance: u64| {
         let tolerance = Duration::from_millis(tolerance);

@@ -73,7 +73,8 @@ pub fn check(own: &Own, limit: u64, period: Period, judge_refusals: bool) -> (Ve
         at = window.1;
     }
     let room = |e: &Event| clock.windows(period, e).all(|window| had_room(own, &clock, limit, window, e));
-    let had_room = own.rejected().filter(|(_, e)| judge_refusals && room(e)).map(|(index, _)| *index).collect();
+    let had_room =
+        own.rejected().filter(|(_, e)| judge_refusals && room(e)).map(|(index, _)| *index).collect();
     (rows, had_room)
 }
 
