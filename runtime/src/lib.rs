@@ -19,6 +19,7 @@ pub mod policy;
 pub mod route;
 pub mod snapshot;
 pub mod source;
+pub mod template;
 pub mod token;
 pub mod upstream;
 pub mod yaml;

@@ -33,6 +33,9 @@ codes! {
     CONFLICTING_FIELDS = "GW2201" "conflicting-fields" Error include_str!("pages/GW2201.md");
     MISSING_ALTERNATIVE = "GW2202" "missing-alternative" Error include_str!("pages/GW2202.md");
     INVALID_VALUE = "GW2203" "invalid-value" Error include_str!("pages/GW2203.md");
+    TEMPLATE = "GW2204" "template" Error include_str!("pages/GW2204.md");
+    TEMPLATE_FAILS = "GW2205" "template-fails" Warning include_str!("pages/GW2205.md");
+    NO_EFFECT = "GW2206" "no-effect" Warning include_str!("pages/GW2206.md");
     UNSUPPORTED_PLUGIN = "GW3001" "unsupported-plugin" Error include_str!("pages/GW3001.md");
     UNKNOWN_PLUGIN = "GW3002" "unknown-plugin" Error include_str!("pages/GW3002.md");
     UNSUPPORTED_PROTOCOL = "GW3003" "unsupported-protocol" Error include_str!("pages/GW3003.md");

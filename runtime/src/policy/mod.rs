@@ -11,6 +11,7 @@ pub mod config;
 pub mod correlation_id;
 pub mod cors;
 pub mod form;
+pub mod hmac_auth;
 pub mod identity;
 pub mod ip_restriction;
 pub mod jwt;
@@ -24,9 +25,13 @@ pub mod registry;
 pub mod reply;
 pub mod request_size_limiting;
 pub mod request_termination;
+pub mod request_transformer;
 pub mod response_ratelimiting;
+pub mod response_transformer;
+pub mod standard_webhooks;
 #[cfg(test)]
 pub mod testing;
+pub mod transform;
 pub mod unsupported;
 
 use std::sync::Arc;

@@ -74,6 +74,7 @@ policies! {
     BotDetection(bot_detection::BotDetection);
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
+    HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
     RateLimiting(rate_limiting::RateLimiting);
@@ -81,7 +82,10 @@ policies! {
     Redirect(redirect::Redirect);
     RequestSizeLimiting(request_size_limiting::RequestSizeLimiting);
     RequestTermination(request_termination::RequestTermination);
+    RequestTransformer(request_transformer::RequestTransformer);
     ResponseRateLimiting(response_ratelimiting::ResponseRateLimiting);
+    ResponseTransformer(response_transformer::ResponseTransformer);
+    StandardWebhooks(standard_webhooks::StandardWebhooks);
     Jwt(jwt::Jwt);
 }
 

@@ -129,12 +129,14 @@ fn model() -> Model {
     Model { consumers: consumers.collect(), ..Default::default() }
 }
 
-/// Three consumers and no routes. Alice has the key `kong`, and as `alice-login` the password `kong:s`.
+/// Three consumers and no routes. Alice has the key `kong`, as `alice-login` the password `kong:s`, and as
+/// `alice-hmac` the secret `s3cret`.
 pub fn snapshot() -> Snapshot {
     let mut credentials = Credentials::default();
     credentials.key_auth.insert(super::key_auth::fingerprint("kong"), alices("key-alice", ()));
     let secret = super::basic_auth::secret("kong:s", ALICE);
     credentials.basic_auth.insert("alice-login".to_owned(), alices("basic-alice", secret));
+    credentials.hmac_auth.insert("alice-hmac".to_owned(), alices("hmac-alice", b"s3cret".to_vec()));
     Snapshot { consumers: consumers().into(), credentials, ..Snapshot::default() }
 }
 

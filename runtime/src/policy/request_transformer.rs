@@ -1,0 +1,571 @@
+//! `request-transformer`: change what the upstream is asked.
+
+use std::cell::OnceCell;
+
+use super::form::{Args, Form, Media};
+use super::transform::{self, Pair};
+use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
+use crate::exchange::Exchange;
+use crate::message::{FieldName, Fields};
+use crate::model::schema::{Field, Kind, Record, Rule, STR, TEXT};
+use crate::template::{EvalError, Lookup, Template, Value};
+
+const LIST: Kind = Kind::List(&TEXT);
+
+const LISTS: &[Field] = &[
+    Field::new("headers", LIST, "Rules for headers, `name:value` (for `remove` names alone).").default("[]"),
+    Field::new("querystring", LIST, "Rules for arguments of the query.").default("[]"),
+    Field::new("body", LIST, "Rules for fields of the body.").default("[]"),
+];
+
+const REPLACE: &[Field] = &[
+    Field::new("headers", LIST, "Rules for headers, `name:value`.").default("[]"),
+    Field::new("querystring", LIST, "Rules for arguments of the query.").default("[]"),
+    Field::new("body", LIST, "Rules for fields of the body.").default("[]"),
+    Field::new("uri", STR, "The whole path that the upstream is asked for; the query stays."),
+];
+
+static PLUGIN: Descriptor = Descriptor {
+    name: "request-transformer",
+    summary: "change method, path, headers, query and body of requests",
+    doc: "\
+## What it does
+Removes, renames, replaces, adds and appends headers, arguments of the query and fields of the body, and sets the method
+and the path.
+
+## Why
+Clients and services need not agree on names, versions or credentials.
+
+## Example
+```yaml
+plugins:
+  - name: request-transformer
+    config:
+      remove: { querystring: [debug] }
+      add: { headers: [\"X-Client:$(headers['x-consumer-username'] or 'nobody')\"] }
+      replace: { uri: \"/v2/$(uri_captures.user)/profile\" }
+```
+
+## Behaviour
+The stages run in the order path, method, headers, body, query, and in each remove, rename, replace (what is there), add
+(what is not there), append (another value). `Host` can only be replaced. Bodies are changed if they are JSON objects,
+forms or multipart forms (no append), at their top level; values are texts; a body that is malformed stays as it is.
+Changing the query writes it anew, sorted by name. With `http_method` GET, HEAD or TRACE the fields of a form body are
+added to the query.
+
+Values are templates: `$(expression)` reads `headers`, `query_params` and `uri_captures` as they arrived, with `or` for
+defaults, `and`, `not`, comparison, `..`, arithmetic, `type`, `tostring`, `tonumber` and `string.upper`, `lower`, `len`,
+`sub`. A mistake is an error at load; an expression that fails in a request answers 500.
+",
+    fields: &[
+        Field::new("http_method", Kind::Str(Rule::Method), "The method that the upstream is asked with."),
+        Field::new("remove", Kind::Record(LISTS), "What is removed."),
+        Field::new("rename", Kind::Record(LISTS), "`old:new` names."),
+        Field::new("replace", Kind::Record(REPLACE), "What is replaced where it is there."),
+        Field::new("add", Kind::Record(LISTS), "What is added where it is not there."),
+        Field::new("append", Kind::Record(LISTS), "What is added in any case."),
+    ],
+    consumer_scope: true,
+    extension: false,
+    identity_headers: &[],
+};
+
+/// The rules for one part of a request, with names of kind `N`.
+struct Rules<N> {
+    remove: Vec<N>,
+    rename: Vec<(N, N)>,
+    replace: Vec<(N, Template)>,
+    add: Vec<(N, Template)>,
+    append: Vec<(N, Template)>,
+}
+
+/// The same with the values that a request gives.
+struct Values<'a, N> {
+    replace: Vec<(&'a N, String)>,
+    add: Vec<(&'a N, String)>,
+    append: Vec<(&'a N, String)>,
+}
+
+impl<N> Rules<N> {
+    fn is_empty(&self) -> bool {
+        self.remove.is_empty()
+            && self.rename.is_empty()
+            && self.replace.is_empty()
+            && self.add.is_empty()
+            && self.append.is_empty()
+    }
+
+    fn render(&self, lookup: &dyn Lookup) -> Result<Values<'_, N>, EvalError> {
+        Ok(Values {
+            replace: rendered(&self.replace, lookup)?,
+            add: rendered(&self.add, lookup)?,
+            append: rendered(&self.append, lookup)?,
+        })
+    }
+}
+
+fn rendered<'a, N>(
+    pairs: &'a [(N, Template)],
+    lookup: &dyn Lookup,
+) -> Result<Vec<(&'a N, String)>, EvalError> {
+    pairs.iter().map(|(name, template)| Ok((name, template.render(lookup)?))).collect()
+}
+
+/// See the module.
+pub struct RequestTransformer {
+    method: Option<String>,
+    uri: Option<Template>,
+    headers: Rules<FieldName>,
+    host: Option<Template>,
+    query: Rules<String>,
+    body: Rules<String>,
+}
+
+impl Policy for RequestTransformer {
+    const PLUGIN: &'static Descriptor = &PLUGIN;
+
+    fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
+        let uri = config.record("replace").and_then(|r| r.spanned_str("uri")).filter(|u| !u.is_empty());
+        let uri = uri.map(|u| transform::template(&u, u.span, 0, u.len(), cx));
+        let headers = header_rules(config, cx);
+        let query = named_rules(config, "querystring", cx);
+        let body = named_rules(config, "body", cx);
+        let (headers, host) = headers?;
+        Some(Self {
+            method: config.str("http_method").map(str::to_owned),
+            uri: match uri {
+                Some(template) => Some(template?),
+                None => None,
+            },
+            headers,
+            host,
+            query: query?,
+            body: body?,
+        })
+    }
+
+    fn request(&self, x: &mut Exchange) -> Flow {
+        let media = Media::of(&x.request.fields);
+        let needs_body = (!self.body.is_empty() && media.is_some())
+            || (self.method_moves_form() && media == Some(Media::Form));
+        if needs_body && x.body.is_none() {
+            return Flow::Await(Effect::ReadBody { limit: x.snapshot.gateway.limits.buffered_body });
+        }
+        self.transform(x)
+    }
+
+    fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
+        match answer {
+            Answer::Body(Err(error)) => Flow::Reply(Reply::unread(x, error)),
+            _ => self.transform(x),
+        }
+    }
+}
+
+impl RequestTransformer {
+    /// Whether the new method has no body, so that the fields of a form go to the query.
+    fn method_moves_form(&self) -> bool {
+        matches!(self.method.as_deref(), Some("GET" | "HEAD" | "TRACE"))
+    }
+
+    fn transform(&self, x: &mut Exchange) -> Flow {
+        match self.stages(x) {
+            Ok(()) => Flow::Next,
+            Err(_) => Flow::Reply(Reply::exit(500, "An unexpected error occurred")),
+        }
+    }
+
+    fn stages(&self, x: &mut Exchange) -> Result<(), EvalError> {
+        let seen = Seen::default();
+        if let Some(uri) = &self.uri {
+            let path = uri.render(&seen.by(x))?;
+            x.upstream.path = escape_path(&path);
+        }
+        self.change_method(x);
+        self.change_headers(x, &seen)?;
+        if !self.body.is_empty() {
+            self.change_body(x, &seen)?;
+        }
+        if !self.query.is_empty() {
+            let values = self.query.render(&seen.by(x))?;
+            let mut form = Form::Args(Args::parse(x.request.query.as_deref().unwrap_or("")));
+            apply(&self.query, &values, &mut form);
+            // Written anew even where no rule met: upstreams then always see one order.
+            let query = String::from_utf8_lossy(&form.encode()).into_owned();
+            x.request.query = Some(query).filter(|q| !q.is_empty());
+        }
+        Ok(())
+    }
+
+    fn change_method(&self, x: &mut Exchange) {
+        let Some(method) = &self.method else { return };
+        x.request.method.clone_from(method);
+        if self.method_moves_form()
+            && Media::of(&x.request.fields) == Some(Media::Form)
+            && let Some(form) = x.body.as_deref().and_then(|b| std::str::from_utf8(b).ok())
+            && !form.is_empty()
+        {
+            let mut args = Args::parse(x.request.query.as_deref().unwrap_or(""));
+            args.extend(Args::parse(form));
+            x.request.query = Some(args.encode());
+        }
+    }
+
+    fn change_headers(&self, x: &mut Exchange, seen: &Seen) -> Result<(), EvalError> {
+        let values = self.headers.render(&seen.by(x))?;
+        if let Some(host) = &self.host {
+            let host = host.render(&seen.by(x))?;
+            if host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(EvalError::new("`Host` would be no host name"));
+            }
+            x.upstream.host = Some(host);
+        }
+        let fields = &mut x.request.fields;
+        for name in &self.headers.remove {
+            fields.remove(name);
+        }
+        for (old, new) in &self.headers.rename {
+            let moved: Vec<Vec<u8>> = fields.all(old).map(<[u8]>::to_vec).collect();
+            if moved.is_empty() {
+                continue;
+            }
+            fields.remove(new);
+            fields.remove(old);
+            for value in moved {
+                fields.append(new, value);
+            }
+        }
+        for (name, value) in values.replace {
+            if fields.contains(name) {
+                fields.set(name, value);
+            }
+        }
+        for (name, value) in values.add {
+            if !fields.contains(name) {
+                fields.append(name, value);
+            }
+        }
+        for (name, value) in values.append {
+            fields.append(name, value);
+        }
+        Ok(())
+    }
+
+    fn change_body(&self, x: &mut Exchange, seen: &Seen) -> Result<(), EvalError> {
+        let Some(body) = &x.body else { return Ok(()) };
+        let Some(mut form) = Form::parse(&x.request.fields, body) else { return Ok(()) };
+        let values = self.body.render(&seen.by(x))?;
+        if apply(&self.body, &values, &mut form) {
+            x.body = Some(form.encode().into());
+        }
+        Ok(())
+    }
+}
+
+/// Runs the stages on a form; tells whether anything was changed.
+fn apply(rules: &Rules<String>, values: &Values<'_, String>, form: &mut Form) -> bool {
+    let mut changed = false;
+    for name in &rules.remove {
+        changed |= form.remove(name);
+    }
+    for (old, new) in &rules.rename {
+        changed |= form.rename(old, new);
+    }
+    for (name, value) in &values.replace {
+        if form.has(name) {
+            form.set(name, value);
+            changed = true;
+        }
+    }
+    for (name, value) in &values.add {
+        if !form.has(name) {
+            form.set(name, value);
+            changed = true;
+        }
+    }
+    for (name, value) in &values.append {
+        changed |= form.append(name, value);
+    }
+    changed
+}
+
+/// The request as templates see it: as it was when a template first looked.
+#[derive(Default)]
+struct Seen {
+    headers: OnceCell<(Fields, String)>,
+    query: OnceCell<Args>,
+}
+
+impl Seen {
+    fn by<'a>(&'a self, x: &'a Exchange) -> View<'a> {
+        View { seen: self, x }
+    }
+}
+
+struct View<'a> {
+    seen: &'a Seen,
+    x: &'a Exchange,
+}
+
+impl Lookup for View<'_> {
+    fn header(&self, name: &str) -> Value {
+        let request = &self.x.request;
+        let (fields, host) = self.seen.headers.get_or_init(|| (request.fields.clone(), request.host.clone()));
+        if name.eq_ignore_ascii_case("host") {
+            return Value::Str(host.clone());
+        }
+        let values = |name: &str| -> Vec<String> {
+            let name = FieldName::new(name);
+            fields.all(&name).map(|v| String::from_utf8_lossy(v).into_owned()).collect()
+        };
+        let found = values(name);
+        // `headers.x_name` is the header `X-Name`.
+        list(if found.is_empty() && name.contains('_') { values(&name.replace('_', "-")) } else { found })
+    }
+
+    fn query(&self, name: &str) -> Value {
+        let query = || Args::parse(self.x.request.query.as_deref().unwrap_or(""));
+        match self.seen.query.get_or_init(query).values(name) {
+            [None] => Value::Bool(true),
+            values => list(values.iter().map(|v| v.clone().unwrap_or_default()).collect()),
+        }
+    }
+
+    fn capture(&self, name: &str) -> Value {
+        let found = self.x.captures.iter().find(|(n, _)| n == name);
+        found.map_or(Value::Nil, |(_, text)| Value::Str(text.clone()))
+    }
+}
+
+fn list(mut values: Vec<String>) -> Value {
+    match values.len() {
+        0 => Value::Nil,
+        1 => Value::Str(values.remove(0)),
+        _ => Value::List(values),
+    }
+}
+
+/// A path as the upstream gets it: it begins with `/`, and what no request line can hold is escaped.
+fn escape_path(path: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        out.push('/');
+    }
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"!#$&'()*+,/:;=?@[]-_.~%".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// The rules for headers, and apart from them the one for `Host`.
+fn header_rules(config: &Record, cx: &mut Cx<'_>) -> Option<(Rules<FieldName>, Option<Template>)> {
+    let mut good = true;
+    let mut remove = Vec::new();
+    for name in transform::names(config, "headers") {
+        match transform::header(&name, name.span, cx) {
+            Ok(found) => remove.extend(found),
+            Err(()) => good = false,
+        }
+    }
+    let mut rename = Vec::new();
+    for (old, pair) in with_names(config, "rename", cx)? {
+        match transform::header(&pair.value, pair.span, cx) {
+            Ok(new) => rename.extend(new.map(|new| (old, new))),
+            Err(()) => good = false,
+        }
+    }
+    let mut host = None;
+    let mut stage = |stage: &str| {
+        let mut out = Vec::new();
+        for (name, pair) in with_names(config, stage, cx)? {
+            let template = transform::pair_template(&pair, cx)?;
+            if name.as_str().eq_ignore_ascii_case("host") {
+                // `add` and `append` leave `Host` alone.
+                if stage == "replace" {
+                    host = Some(template);
+                }
+            } else {
+                out.push((name, template));
+            }
+        }
+        Some(out)
+    };
+    let (replace, add, append) = (stage("replace"), stage("add"), stage("append"));
+    let rules = Rules { remove, rename, replace: replace?, add: add?, append: append? };
+    good.then_some((rules, host))
+}
+
+fn with_names(config: &Record, stage: &str, cx: &mut Cx<'_>) -> Option<Vec<(FieldName, Pair)>> {
+    let pairs = transform::pairs(config, stage, "headers", cx)?;
+    transform::headers(pairs, cx)
+}
+
+/// The rules for arguments or fields.
+fn named_rules(config: &Record, list: &str, cx: &mut Cx<'_>) -> Option<Rules<String>> {
+    let rename = transform::pairs(config, "rename", list, cx);
+    let mut stage = |stage: &str| {
+        let pairs = transform::pairs(config, stage, list, cx)?;
+        pairs.into_iter().map(|p| Some((p.name.clone(), transform::pair_template(&p, cx)?))).collect()
+    };
+    let (replace, add, append): (Option<Vec<_>>, Option<Vec<_>>, Option<Vec<_>>) =
+        (stage("replace"), stage("add"), stage("append"));
+    Some(Rules {
+        remove: transform::names(config, list).into_iter().map(|n| n.value).collect(),
+        rename: rename?.into_iter().map(|p| (p.name, p.value)).collect(),
+        replace: replace?,
+        add: add?,
+        append: append?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::testing::{self, check, compile, refuses};
+
+    type P = RequestTransformer;
+
+    #[test]
+    fn headers_are_transformed() {
+        let add = json!({"add": {"headers": ["h1:v1", "h2:value:2"]}});
+        check::<P>(add.clone(), "GET /", "next\n> h1: v1\n> h2: value:2");
+        check::<P>(add, "GET /\nh1: v3", "next\n> h1: v3\n> h2: value:2");
+        check::<P>(
+            json!({"remove": {"headers": ["X-Gone"]}}),
+            "GET /\nx-gone: 1\nx-gone: 2",
+            "next\n> x-gone:",
+        );
+        let rename = json!({"rename": {"headers": ["x-a:x-b"]}});
+        check::<P>(rename.clone(), "GET /\nx-a: 1\nX-B: 2", "next\n> x-a:\n> x-b: 1");
+        check::<P>(rename, "GET /\nx-b: 2", "next\n> x-b: 2");
+        let replace = json!({"replace": {"headers": ["h1:v1", "host:mark.test"]}});
+        check::<P>(replace.clone(), "GET /\nh1: V", "next\n> h1: v1\nhost mark.test");
+        check::<P>(replace, "GET /", "next\n> h1:");
+        let ignored = json!({"add": {"headers": ["host:x"]}, "append": {"headers": ["Host:x"]}});
+        check::<P>(ignored, "GET /", "next\nhost");
+        let append = json!({"append": {"headers": ["h1:v2", "h2:v1"]}});
+        check::<P>(append, "GET /\nh1: v1", "next\n> h1: v1, v2\n> h2: v1");
+        let both = json!({"remove": {"headers": ["Authorization"]}, "add": {"headers": ["Authorization:Basic test"]}});
+        check::<P>(both, "GET /\nAuthorization: Basic x", "next\n> Authorization: Basic test");
+    }
+
+    #[test]
+    fn queries_are_transformed() {
+        for (config, query, want) in [
+            (json!({"remove": {"querystring": ["q1"]}}), "?q1=a&b=1%202", "b=1%202"),
+            (json!({"remove": {"querystring": ["q1"]}}), "?q1=a", ""),
+            (json!({"rename": {"querystring": ["a:b"]}}), "?a=1&b=2", "b=1"),
+            (json!({"rename": {"querystring": ["a:b"]}}), "?b=2", "b=2"),
+            (json!({"replace": {"querystring": ["q1:v1"]}}), "?q2=v2&q1=v", "q1=v1&q2=v2"),
+            (json!({"replace": {"querystring": ["q1:v1"]}}), "?q2=v2", "q2=v2"),
+            (json!({"add": {"querystring": ["q1:a b"]}}), "", "q1=a%20b"),
+            (
+                json!({"append": {"querystring": ["q1:v1", "q1:v2", "q2:v1"]}}),
+                "?q1=v0",
+                "q1=v0&q1=v1&q1=v2&q2=v1",
+            ),
+            (json!({"add": {"headers": ["a:b"]}}), "?z=+&a", "z=+&a"),
+        ] {
+            check::<P>(config, &format!("GET /{query}"), &format!("next\nquery {want}"));
+        }
+    }
+
+    #[test]
+    fn bodies_are_transformed() {
+        let post = |media: &str, body: &str| format!("POST /\nContent-Type: {media}\n\n{body}");
+        let (js, form) = ("application/json", "application/x-www-form-urlencoded");
+        let add = json!({"add": {"body": ["p1:v1"]}});
+        let all = json!({"remove": {"body": ["r"]}, "rename": {"body": ["o:n"]}, "replace": {"body": ["p:1"]},
+                         "add": {"body": ["a:2"]}, "append": {"body": ["l:3"]}});
+        for (config, media, body, want) in [
+            (&add, js, r#"{"hello":"world"}"#, r#"{"hello":"world","p1":"v1"}"#),
+            (&add, js, r#"{"p1":"kept"}"#, r#"{"p1":"kept"}"#),
+            (&add, js, r#"{"p1":false,"x":null}"#, r#"{"p1":"v1","x":null}"#),
+            (&add, js, "", r#"{"p1":"v1"}"#),
+            (&add, js, "{broken", "{broken"),
+            (&add, "text/plain", "x=1", "x=1"),
+            (&add, form, "x=1", "p1=v1&x=1"),
+            (&all, js, r#"{"r":1,"o":"x","p":"y","l":"0"}"#, r#"{"p":"1","l":["0","3"],"n":"x","a":"2"}"#),
+            (&all, form, "r=1&o=x&p=y&l=0", "a=2&l=0&l=3&n=x&p=1"),
+        ] {
+            check::<P>(config.clone(), &post(media, body), &format!("next\nbody {want}"));
+        }
+        let multipart = "--b\r\nContent-Disposition: form-data; name=\"r\"\r\n\r\n1\r\n--b--\r\n";
+        let policy = testing::policy::<P>(&all);
+        let mut x = testing::exchange(&post("multipart/form-data; boundary=b", multipart));
+        assert!(matches!(testing::request(&policy, &mut x), Flow::Next));
+        let want = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--b--\r\n";
+        assert_eq!(x.body.as_deref(), Some(want.as_bytes()));
+    }
+
+    #[test]
+    fn the_method_is_set_and_may_move_a_form_to_the_query() {
+        check::<P>(json!({"http_method": "POST"}), "GET /?a=b", "next\nmethod POST\nquery a=b");
+        let form = "POST /?hello=world\nContent-Type: application/x-www-form-urlencoded\n\nname=marco";
+        check::<P>(json!({"http_method": "GET"}), form, "next\nmethod GET\nquery hello=world&name=marco");
+        check::<P>(json!({"http_method": "PUT"}), form, "next\nmethod PUT\nquery hello=world");
+    }
+
+    #[test]
+    fn values_are_templates() {
+        let get = "GET /x?q1=20\nHost: h.test\nx-old: old";
+        for (config, want) in [
+            (
+                json!({"add": {"querystring": ["p:$(uri_captures.user1 or 'default1')"]}}),
+                "query p=default1&q1=20",
+            ),
+            (
+                json!({"add": {"headers": ["x-t:$(query_params.q1)"], "querystring": ["h:$(headers.host)"]},
+                       "remove": {"querystring": ["q1"]}}),
+                "query h=h.test\n> x-t: 20",
+            ),
+            (
+                json!({"replace": {"headers": ["x-old:new"]}, "add": {"headers": ["x-copy:$(headers['x-old'])"]}}),
+                "> x-old: new\n> x-copy: old",
+            ),
+            (
+                json!({"remove": {"headers": ["x-old"]}, "add": {"headers": ["x-copy:$(headers.x_old)"]}}),
+                "> x-old:\n> x-copy: old",
+            ),
+            (json!({"add": {"headers": ["x-t:[$(headers.none)]"]}}), "> x-t: []"),
+            (json!({"replace": {"uri": "/a b/$(query_params.q1)"}}), "path /a%20b/20\nquery q1=20"),
+        ] {
+            check::<P>(config, get, &format!("next\n{want}"));
+        }
+        let fails = json!({"add": {"querystring": ["q1:$(ERROR())"]}});
+        check::<P>(json!({"replace": {"headers": ["host:a$(headers.x_old) b"]}}), get, "500");
+        check::<P>(fails.clone(), get, "500\nresponse {\"message\":\"An unexpected error occurred\"}");
+        let (_, findings) = compile::<P>(&fails);
+        assert!(findings[0].contains("there is no function `ERROR`"), "{findings:?}");
+    }
+
+    #[test]
+    fn captures_make_paths() {
+        let config =
+            json!({"replace": {"uri": "/requests/user2/$(uri_captures.user2)/user1/$(uri_captures[1])"}});
+        let policy = testing::policy::<P>(&config);
+        let mut x = testing::exchange("GET /requests/user1/foo/user2/bar");
+        x.captures = vec![("1".into(), "foo".into()), ("user2".into(), "b\u{e4}r\r\n".into())];
+        assert!(matches!(testing::request(&policy, &mut x), Flow::Next));
+        assert_eq!(x.upstream.path, "/requests/user2/b%C3%A4r%0D%0A/user1/foo");
+    }
+
+    #[test]
+    fn mistakes_are_found_at_load() {
+        refuses::<P>(json!({"add": {"querystring": ["just_a_key"]}}), "key 'just_a_key' has no value");
+        refuses::<P>(json!({"rename": {"headers": ["a:b c"]}}), "'b c' is not a valid header name");
+        refuses::<P>(json!({"remove": {"headers": ["a b"]}}), "'a b' is not a valid header name");
+        refuses::<P>(json!({"add": {"headers": ["a:$(1 +)"]}}), "expected a value, found the end");
+        refuses::<P>(json!({"replace": {"uri": "/$(os.exit())"}}), "`os` is not supported");
+        let (policy, findings) = compile::<P>(&json!({"add": {"headers": ["Content-Length:5"]}}));
+        assert!(policy.is_some_and(|p| p.headers.is_empty()));
+        assert_eq!(findings, ["a rule for `Content-Length` has no effect"]);
+    }
+}
