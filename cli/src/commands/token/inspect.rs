@@ -145,6 +145,9 @@ fn distance(at: f64, now: u64) -> String {
         s => (s / 86_400.0, "day"),
     };
     let count = count.floor();
+    if count == 0.0 {
+        return "now".to_owned();
+    }
     let plural = if count == 1.0 { "" } else { "s" };
     if seconds >= 0.0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
 }
