@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::diag::{self, Diagnostic, Diags, codes};
 use crate::env::Env;
-use crate::model::{Lower, Model, interpolate};
+use crate::model::{LISTS, Lower, Model, interpolate};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{self, Budget};
 
@@ -58,6 +58,7 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
         let broken = diag::has_errors(&found);
         diags.extend(found);
         let Some(mut tree) = tree else {
+            model.unreadable.extend(LISTS);
             if !broken {
                 let message = "expected an object: the file is empty";
                 diags.push(Diagnostic::new(&codes::WRONG_TYPE, Span::new(file, 0, 0), message));

@@ -69,13 +69,13 @@ pub struct Scope {
 /// A model with findings of [`crate::front::load`] can be checked too: what was reported there is passed over here.
 pub fn run(model: Model) -> (Option<Checked<Model>>, Diags) {
     let mut diags = Diags::new();
-    let links = references::resolve(&model, &mut diags);
+    let (links, complete) = references::resolve(&model, &mut diags);
     duplicates::check(&model, &links, &mut diags);
     scopes::check(&model, &mut diags);
     certificates::check(&model, &mut diags);
     public_keys::check(&model, &mut diags);
     diags.sort_by_key(|d| (d.primary.span.file.0, d.primary.span.start));
-    let checked = (!diag::has_errors(&diags)).then_some(Checked { value: model, links });
+    let checked = (complete && !diag::has_errors(&diags)).then_some(Checked { value: model, links });
     (checked, diags)
 }
 

@@ -38,10 +38,14 @@ struct Resolver<'m, 'd> {
     model: &'m Model,
     diags: &'d mut Diags,
     dangling: usize,
+    /// Every reference was found or reported.
+    complete: bool,
 }
 
 /// Resolves every reference of the model.
-pub(super) fn resolve(model: &Model, diags: &mut Diags) -> Links {
+///
+/// False beside the links says that something is missing about which an earlier pass complained.
+pub(super) fn resolve(model: &Model, diags: &mut Diags) -> (Links, bool) {
     fn name(n: &Option<Spanned<String>>) -> Option<&str> {
         n.as_ref().map(|n| n.value.as_str())
     }
@@ -56,7 +60,7 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> Links {
     let certificates = Index::new("certificates", model.certificates.iter().map(|e| (None, e.id.as_str())));
     let cas = Index::new("ca_certificates", model.ca_certificates.iter().map(|e| (None, e.id.as_str())));
 
-    let mut r = Resolver { model, diags, dangling: 0 };
+    let mut r = Resolver { model, diags, dangling: 0, complete: true };
     let mut links = Links::default();
     for service in &model.services {
         links.service_upstream.push(upstreams.names.get(service.host.value.as_str()).copied());
@@ -99,7 +103,10 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> Links {
         links.sni_certificate.push(certificate.unwrap_or(usize::MAX));
     }
     links.consumer_groups = memberships(&mut r, &consumers, &groups);
-    links
+    // An owner can also be missing without any reference.
+    let owned = [&links.credential_consumer, &links.target_upstream, &links.sni_certificate];
+    let complete = r.complete && owned.iter().all(|o| !o.contains(&usize::MAX));
+    (links, complete)
 }
 
 /// The groups of every consumer, from the consumers' lists and from those of the groups.
@@ -133,6 +140,10 @@ impl Resolver<'_, '_> {
     fn name(&mut self, field: &str, name: &Spanned<String>, index: &Index<'_>) -> Option<usize> {
         if let Some(found) = index.find(name) {
             return Some(found);
+        }
+        if self.model.unreadable.contains(index.entity) {
+            self.complete = false;
+            return None;
         }
         self.dangling += 1;
         let shown = self.model.shown(name);

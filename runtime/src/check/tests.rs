@@ -217,3 +217,22 @@ fn public_keys_must_fit_their_algorithm() {
         assert!(found[0].contains("7(6) GW2005 `rsa_public_key`: invalid key"), "{found:?}");
     }
 }
+
+#[test]
+fn what_could_not_be_read_makes_no_dangling_references() {
+    for body in [
+        "services: {name: s, host: h}\nroutes: [{name: r, paths: [/], service: s}]\n",
+        "services: [{name: 3.0, host: h}]\nroutes: [{name: r, paths: [/], service: '3.0'}]\n",
+        "servces: [{name: s, host: h}]\nroutes: [{name: r, paths: [/], service: s}]\n",
+        "consumers:\n  - username: ${NOPE}\nacls: [{consumer: a, group: g}]\n",
+        "services: [{name: s, hots: h}]\n",
+        "routes: [{name: r, path: [/]}]\n",
+        "consumers: [{usernam: a}]\n",
+        "acls: [{group: g}]\n",
+    ] {
+        let (checked, found) = findings(body, &Env::empty());
+        assert_eq!(found.len(), 1, "{body}: {found:#?}");
+        let complete = body.contains("hots") || body.contains("path:") || body.contains("usernam:");
+        assert_eq!(checked.is_some(), complete, "{body}");
+    }
+}

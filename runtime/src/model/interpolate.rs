@@ -260,7 +260,7 @@ fn closing_brace(text: &str, from: usize) -> Option<usize> {
     let mut depth = 0;
     let mut at = from;
     while at < text.len() {
-        match text[at..].as_bytes()[0] {
+        match text.as_bytes()[at] {
             b'$' if text[at..].starts_with("${") => {
                 depth += 1;
                 at += 1;

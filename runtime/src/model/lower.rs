@@ -53,7 +53,7 @@ const META: &[&str] = &[
 ];
 
 /// Top-level lists.
-const LISTS: &[&str] = &[
+pub const LISTS: &[&str] = &[
     "services",
     "routes",
     "consumers",
@@ -129,6 +129,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                     );
                     let names = || META.iter().chain(LISTS).copied();
                     if let Some(near) = suggest::nearest(key, names()) {
+                        self.model.unreadable.insert(near);
                         diagnostic = diagnostic
                             .label(format!("did you mean `{near}`?"))
                             .help(format!("write `{near}`"))
@@ -148,6 +149,10 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         const VERSIONS: &[&str] = &["1.1", "2.1", "3.0"];
         let hint = "the first line of a config is `_format_version: \"3.0\"`";
         match root.get("_format_version") {
+            None if root
+                .entries()
+                .iter()
+                .any(|e| suggest::nearest(&e.key, ["_format_version"]).is_some()) => {}
             None => {
                 let message = "required field missing: `_format_version`";
                 self.report(Diagnostic::new(&codes::MISSING_FIELD, root.head(), message).help(hint));
@@ -181,7 +186,10 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         let items = match &node.value {
             Value::Sequence(items) => items.as_slice(),
             Value::Mapping(entries) if entries.is_empty() => &[],
-            Value::Broken => return,
+            Value::Broken => {
+                self.model.unreadable.extend(LISTS.iter().find(|l| **l == key));
+                return;
+            }
             _ if node.is_null() => return,
             _ => {
                 let mut diagnostic =
@@ -191,6 +199,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                     diagnostic = diagnostic.help("begin every entry with `- `");
                 }
                 self.report(diagnostic);
+                self.model.unreadable.extend(LISTS.iter().find(|l| **l == key));
                 return;
             }
         };
@@ -223,6 +232,20 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                     None => other::lower(self, item, key),
                 },
             }
+        }
+    }
+
+    /// Notes that an entity has no name because what is written there could not be read: references to it would
+    /// dangle for the same cause. Without any entries the whole entity could not be read.
+    pub(super) fn note_unreadable(
+        &mut self,
+        list: &'static str,
+        node: &Node<'_>,
+        field: &str,
+        nameless: bool,
+    ) {
+        if nameless && (node.entries().is_empty() || node.get(field).is_some_and(|n| !n.is_null())) {
+            self.model.unreadable.insert(list);
         }
     }
 

@@ -15,8 +15,8 @@ pub mod rules;
 pub mod schema;
 
 pub use gateway::Gateway;
-pub use lower::Lower;
-use std::collections::HashMap;
+pub use lower::{LISTS, Lower};
+use std::collections::{HashMap, HashSet};
 
 use schema::{Record, Val};
 
@@ -42,6 +42,9 @@ pub struct Model {
     pub tests: Option<Spanned<Val>>,
     /// Where values of the environment stand, and what to show instead of them (`${NAME}`).
     pub masked: HashMap<Span, String>,
+    /// Lists of which something could not be read, which was reported: a reference into them that finds nothing may
+    /// be no mistake.
+    pub unreadable: HashSet<&'static str>,
 }
 
 impl Model {

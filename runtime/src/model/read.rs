@@ -36,6 +36,8 @@ pub struct Entity<'n, 'a> {
     pub record: Record,
     /// Entries of the entity that hold other entities, in order of appearance.
     pub children: Vec<(&'static str, &'n Node<'a>)>,
+    /// Fields that unknown ones are probably meant to be: not having them is the same mistake.
+    pub misspelt: Vec<&'static str>,
 }
 
 impl<'s, 'd> Reader<'s, 'd> {
@@ -85,7 +87,7 @@ impl<'s, 'd> Reader<'s, 'd> {
         what: &str,
     ) -> Entity<'n, 'a> {
         let mut record = Record { span: node.span, fields: Vec::with_capacity(fields.len()) };
-        let mut children = Vec::new();
+        let (mut children, mut misspelt) = (Vec::new(), Vec::new());
         match &node.value {
             Value::Mapping(entries) => {
                 for entry in entries {
@@ -95,16 +97,16 @@ impl<'s, 'd> Reader<'s, 'd> {
                     } else if let Some(child) = nested.iter().find(|n| **n == name) {
                         children.push((*child, &entry.value));
                     } else if !IGNORED.contains(&name) {
-                        self.unknown(entry, fields, nested, what);
+                        misspelt.extend(self.unknown(entry, fields, nested, what));
                     }
                 }
             }
             // An empty table is `[]` as well as `{}` to those who write JSON from Lua or PHP.
             Value::Sequence(items) if items.is_empty() => {}
-            Value::Broken => return Entity { record, children },
+            Value::Broken => return Entity { record, children, misspelt },
             _ => {
                 self.wrong_type(node, "a record");
-                return Entity { record, children };
+                return Entity { record, children, misspelt };
             }
         }
         let head = node.head();
@@ -114,10 +116,11 @@ impl<'s, 'd> Reader<'s, 'd> {
                 // An explicit null takes a default away.
                 Some(_) if !field.required => {}
                 Some(entry) => self.missing(field, entry.key_span, what),
+                None if field.required && misspelt.contains(&field.name) => {}
                 None => self.absent(field, node, head, what, &mut record),
             }
         }
-        Entity { record, children }
+        Entity { record, children, misspelt }
     }
 
     fn field(&mut self, field: &'static Field, entry: &Entry<'_>, record: &mut Record) {
@@ -173,7 +176,13 @@ impl<'s, 'd> Reader<'s, 'd> {
         );
     }
 
-    fn unknown(&mut self, entry: &Entry<'_>, fields: &'static [Field], nested: &[&'static str], what: &str) {
+    fn unknown(
+        &mut self,
+        entry: &Entry<'_>,
+        fields: &'static [Field],
+        nested: &[&'static str],
+        what: &str,
+    ) -> Option<&'static str> {
         let names = || fields.iter().map(|f| f.name).chain(nested.iter().copied());
         let at =
             if self.path.is_empty() { what.to_owned() } else { format!("`{}` of {what}", self.location()) };
@@ -182,7 +191,8 @@ impl<'s, 'd> Reader<'s, 'd> {
             entry.key_span,
             format!("unknown field `{}` in {at}", entry.key),
         );
-        if let Some(near) = suggest::nearest(&entry.key, names()) {
+        let near = suggest::nearest(&entry.key, names());
+        if let Some(near) = near {
             diagnostic = diagnostic
                 .label(format!("did you mean `{near}`?"))
                 .help(format!("write `{near}`"))
@@ -196,6 +206,7 @@ impl<'s, 'd> Reader<'s, 'd> {
             diagnostic = diagnostic.note(format!("the fields are {}", all.join(", ")));
         }
         self.diags.push(diagnostic);
+        near
     }
 
     /// `expected a string`, with what it is instead and what to do.

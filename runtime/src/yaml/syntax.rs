@@ -25,8 +25,9 @@ pub(super) fn diagnostic(error: &ScanError, file: FileId, text: &str) -> Diagnos
 
 /// What to do, where the kind of error or the line suggests something.
 fn help(kind: &ErrorKind, line: &str) -> Option<&'static str> {
-    let unquoted =
-        |mark: &str| line.find(mark).is_some_and(|i| line[..i].matches(['"', '\'']).count() % 2 == 0);
+    let unquoted = |mark: &str| {
+        line.find(mark).is_some_and(|i| line[..i].matches(['"', '\'']).count().is_multiple_of(2))
+    };
     Some(match kind {
         _ if unquoted("${") => {
             "a value with `${...}` must be quoted inside `{}` or `[]`, because braces end it there: \"${NAME}\""

@@ -43,7 +43,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
     let username = record.spanned_str("username");
     let custom_id = record.spanned_str("custom_id");
     let given = |field| node.get(field).is_some_and(|n| !n.is_null());
-    if !given("username") && !given("custom_id") && !node.entries().is_empty() {
+    if !given("username") && !given("custom_id") && read.misspelt.is_empty() {
         let message = "at least one of these fields must be non-empty: 'custom_id', 'username'";
         let diagnostic = Diagnostic::new(&codes::MISSING_ALTERNATIVE, node.head(), message);
         cx.report(diagnostic.help("add `username`"));
@@ -53,6 +53,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
         (None, Some(id)) => ids::positional("consumers", id, 0),
         (None, None) => ids::positional("consumers", "", cx.model.consumers.len()),
     });
+    cx.note_unreadable("consumers", node, "username", username.is_none());
     cx.model.consumers.push(Consumer {
         span: node.head(),
         id,

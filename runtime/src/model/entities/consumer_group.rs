@@ -24,6 +24,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
     let name = required(&read.record, "name");
     let id = id_or(&read.record, || ids::derive("consumer_groups", &name));
     let consumers = read.record.strings("consumers");
+    cx.note_unreadable("consumer_groups", node, "name", name.is_empty());
     cx.model.consumer_groups.push(ConsumerGroup { span: node.head(), id, name, consumers });
     cx.children(read.children, Parent::ConsumerGroup(cx.model.consumer_groups.len() - 1));
 }

@@ -81,7 +81,8 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
         protocols,
     };
     protocol_checks(cx, record, &route);
-    field_checks(cx, node, record, &route);
+    field_checks(cx, node, record, &route, &read.misspelt);
+    cx.note_unreadable("routes", node, "name", route.name.is_none());
     cx.model.routes.push(route);
     cx.children(read.children, Parent::Route(cx.model.routes.len() - 1));
 }
@@ -175,7 +176,13 @@ fn protocol_checks(cx: &mut Lower<'_, '_, '_>, record: &Record, route: &Route) {
     }
 }
 
-fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, route: &Route) {
+fn field_checks(
+    cx: &mut Lower<'_, '_, '_>,
+    node: &Node<'_>,
+    record: &Record,
+    route: &Route,
+    misspelt: &[&str],
+) {
     let code = record.int("https_redirect_status_code").unwrap_or(426);
     if ![426, 301, 302, 307, 308].contains(&code) {
         let message = "`https_redirect_status_code`: expected one of: 426, 301, 302, 307, 308";
@@ -244,7 +251,7 @@ fn field_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, ro
     if tls {
         needed.push("snis");
     }
-    if !needed.iter().any(is_set) {
+    if !needed.iter().any(|f| is_set(f) || misspelt.contains(f)) {
         let names: Vec<_> = needed.iter().map(|n| format!("'{n}'")).collect();
         let message = format!("at least one of these fields must be non-empty: {}", names.join(", "));
         let diagnostic = Diagnostic::new(

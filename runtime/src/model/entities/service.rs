@@ -108,7 +108,9 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
         enabled: record.bool_opt("enabled").unwrap_or(true),
     };
     url(cx, record, &mut service);
-    cross_checks(cx, node, record, &service);
+    let misspelt = read.misspelt.iter().any(|f| matches!(*f, "host" | "url"));
+    cross_checks(cx, node, record, &service, misspelt);
+    cx.note_unreadable("services", node, "name", service.name.is_none());
     cx.model.services.push(service);
     cx.children(read.children, Parent::Service(cx.model.services.len() - 1));
 }
@@ -151,9 +153,15 @@ fn url(cx: &mut Lower<'_, '_, '_>, record: &Record, service: &mut Service) {
     service.path = (!path.is_empty()).then(|| here(path));
 }
 
-fn cross_checks(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, record: &Record, service: &Service) {
+fn cross_checks(
+    cx: &mut Lower<'_, '_, '_>,
+    node: &Node<'_>,
+    record: &Record,
+    service: &Service,
+    misspelt: bool,
+) {
     let given = |field| node.get(field).is_some_and(|n| !n.is_null());
-    if !given("host") && !given("url") {
+    if !given("host") && !given("url") && !misspelt {
         let mut diagnostic =
             Diagnostic::new(&codes::MISSING_FIELD, node.head(), "required field missing: `host`")
                 .label("a service needs `host` or `url`")

@@ -195,6 +195,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
     hash_checks(cx, record);
     settle_algorithm(record);
     let id = id_or(record, || ids::derive("upstreams", &name));
+    cx.note_unreadable("upstreams", node, "name", name.is_empty());
     cx.model.upstreams.push(Upstream { span: node.head(), id, name, record: read.record });
     cx.children(read.children, Parent::Upstream(cx.model.upstreams.len() - 1));
 }
