@@ -117,7 +117,8 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
         let before = text[range.start..colon].trim_end_matches(['"', '\'', ' ']);
         let name_start =
             before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1);
-        if !before.is_char_boundary(name_start) || !is_word(&before[name_start..]) {
+        let name = before.get(name_start..).unwrap_or("");
+        if !is_word(name) && !(name == "key" && in_key_auth(&text[..colon])) {
             continue;
         }
         let rest = &text[colon + 1..range.end];
@@ -132,6 +133,12 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
         out.push(start..start + end);
     }
     out
+}
+
+/// Whether the last list of credentials that was opened is one whose `key` is the secret.
+fn in_key_auth(before: &str) -> bool {
+    let last = |list: &str| before.rfind(list);
+    last("keyauth_credentials") > last("jwt_secrets").max(last("certificates"))
 }
 
 /// User and password in URLs: `redis://:password@host`.
@@ -185,6 +192,8 @@ mod tests {
             ("password: '{vault://env/pw}'", "password: '{vault://env/pw}'"),
             ("secret_is_base64: true", "secret_is_base64: true"),
             ("name: secret", "name: secret"),
+            ("keyauth_credentials: [{key: ab}]", "keyauth_credentials: [{key: **}]"),
+            ("jwt_secrets: [{key: ab}]", "jwt_secrets: [{key: ab}]"),
             ("- \"Authorization:Basic abc\"", "- \"Authorization:*********\""),
             ("url: redis://u:p@h:1/0", "url: redis://***@h:1/0"),
             ("url: http://h/a@b", "url: http://h/a@b"),

@@ -51,7 +51,10 @@ fn help(kind: &ErrorKind, line: &str) -> Option<&'static str> {
             "if the value has a `: ` in it, quote it; else check the indentation of this line and the one above"
         }
         ErrorKind::RecursionLimitExceeded => "the text is nested too deeply",
-        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation | ErrorKind::SimpleKeyExpected => {
+        ErrorKind::ExpectedBlockMappingKey
+        | ErrorKind::ExpectedBlockSequenceEntry
+        | ErrorKind::InvalidIndentation
+        | ErrorKind::SimpleKeyExpected => {
             "check the indentation of this line and the one above"
         }
         _ => return None,
