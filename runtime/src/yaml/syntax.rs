@@ -54,9 +54,7 @@ fn help(kind: &ErrorKind, line: &str) -> Option<&'static str> {
         ErrorKind::ExpectedBlockMappingKey
         | ErrorKind::ExpectedBlockSequenceEntry
         | ErrorKind::InvalidIndentation
-        | ErrorKind::SimpleKeyExpected => {
-            "check the indentation of this line and the one above"
-        }
+        | ErrorKind::SimpleKeyExpected => "check the indentation of this line and the one above",
         _ => return None,
     })
 }
