@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod front;
 pub mod limit;
 pub mod lint;
+pub mod http1;
 pub mod message;
 pub mod model;
 pub mod policy;

@@ -4,9 +4,10 @@
 
 pub mod fields;
 pub mod name;
+pub mod strip;
 
 pub use fields::Fields;
-pub use name::{FieldName, names};
+pub use name::{FieldName, names, tags};
 
 /// The HTTP version that a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -29,7 +29,7 @@ impl FieldName {
     }
 
     /// The tag, [`OTHER`] if the name has none.
-    pub fn tag(&self) -> u8 {
+    pub const fn tag(&self) -> u8 {
         self.tag
     }
 
@@ -52,6 +52,10 @@ macro_rules! names {
         pub mod names {
             use super::FieldName;
             $(#[doc = $text] pub const $name: FieldName = FieldName::known($tag, $text);)*
+        }
+        /// The tags themselves, for matching.
+        pub mod tags {
+            $(#[doc = $text] pub const $name: u8 = $tag;)*
         }
         const TEXTS: &[(u8, &str)] = &[$(($tag, $text)),*];
     };

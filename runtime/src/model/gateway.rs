@@ -111,8 +111,8 @@ pub enum ClientAuth {
 /// Where one JSON line a request goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AccessLog {
-    Off,
     #[default]
+    Off,
     Stdout,
     File(PathBuf),
 }
