@@ -70,6 +70,15 @@ pub struct UpstreamRequest {
     pub path: String,
     /// `Host` to send, when it is neither the client's nor the target's.
     pub host: Option<String>,
+    /// The address last tried.
+    pub addr: Option<SocketAddr>,
+    /// Connections tried.
+    pub tries: u32,
+    /// When the request went to the upstream, and when its answer began.
+    pub began: Option<std::time::Instant>,
+    pub first_byte: Option<std::time::Instant>,
+    /// The status that the upstream gave.
+    pub status: Option<u16>,
 }
 
 /// Everything about a request in flight. Created once per connection and reused.

@@ -1,3 +1,22 @@
 //! The waits that policies can cause, performed for them: a policy says what it needs, this does it.
 
 pub mod redis;
+
+use crate::policy::{Answer, BodyError, Effect};
+
+/// One worker's means to perform effects.
+#[derive(Default)]
+pub struct Effects {
+    limiter: redis::RedisLimiter,
+}
+
+impl Effects {
+    /// Performs an effect that needs nothing of the request itself.
+    pub async fn perform(&self, effect: Effect) -> Answer {
+        match effect {
+            Effect::Limit(request) => Answer::Limit(self.limiter.take(&request).await),
+            // The driver reads bodies; it never hands this on.
+            Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
+        }
+    }
+}

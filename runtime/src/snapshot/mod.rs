@@ -1,5 +1,6 @@
 //! The compiled config: immutable, ids into boxed slices, shared by all workers.
 
+pub mod publish;
 pub mod shared;
 
 use ahash::AHashMap;
@@ -32,8 +33,10 @@ pub struct Snapshot {
     pub chains: Box<[Chain]>,
     /// The chain of requests that match no route (global plugins).
     pub no_route_chain: Option<ChainId>,
-    /// Lower-case request headers that are removed from every client request, `-` written for `_` and `.`.
-    pub stripped_headers: Box<[String]>,
+    /// Request headers that are removed from every client request.
+    pub stripped_headers: crate::message::strip::StripSet,
+    /// For the TLS listeners, where there are any.
+    pub server_tls: Option<std::sync::Arc<rustls::ServerConfig>>,
     pub upstreams: Box<[crate::upstream::balance::UpstreamConfig]>,
     pub certificates: Box<[Certificate]>,
 }
@@ -60,8 +63,19 @@ pub struct Route {
     pub response_buffering: bool,
     /// The chain before anyone is identified, and for consumers without plugins of their own.
     pub chain: ChainId,
+    /// Names for metrics and logs, interned across snapshots.
+    pub labels: std::sync::Arc<Labels>,
     /// Other chains, by the consumer's class.
     pub class_chains: Vec<(ClassId, ChainId)>,
+}
+
+/// What a route and its service are called in metrics and logs.
+#[derive(Debug, PartialEq, Eq, Hash, Clone)]
+pub struct Labels {
+    /// Name, else host; empty where there is no service.
+    pub service: String,
+    /// Name, else id.
+    pub route: String,
 }
 
 /// The protocols of a route.
@@ -88,10 +102,8 @@ pub struct Service {
     pub read_timeout: std::time::Duration,
     /// The upstream of that name, which then stands for the host.
     pub upstream: Option<UpstreamId>,
-    pub tls_verify: bool,
-    pub ca_certificates: Vec<String>,
-    /// PEM of certificate chain and key to show to the upstream.
-    pub client_certificate: Option<(String, String)>,
+    /// For https and grpcs; the name is the service's host.
+    pub tls: Option<crate::tls::ClientTls>,
 }
 
 /// How an upstream is spoken to.

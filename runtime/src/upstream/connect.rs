@@ -5,21 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::pool::{Key, UpstreamConn};
 use crate::http1::Buffer;
+use crate::tls::ClientTls;
 use crate::worker::io::Io;
-
-/// How TLS is spoken to an upstream.
-#[derive(Clone)]
-pub struct ClientTls {
-    pub config: Arc<ClientConfig>,
-    /// The name to ask for and to verify, where verification is on.
-    pub name: Arc<str>,
-}
 
 /// Why no connection came about.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
-use super::connect::ClientTls;
 use crate::clock;
 use crate::http1::Buffer;
+use crate::tls::ClientTls;
 use crate::worker::io::Io;
 
 /// What makes two connections interchangeable.

@@ -16,7 +16,7 @@ pub enum Io {
 }
 
 macro_rules! each {
-    ($self:ident, $s:ident => $call:expr) => {
+    ($self:expr, $s:ident => $call:expr) => {
         match $self {
             Io::Tcp($s) => $call,
             Io::Unix($s) => $call,

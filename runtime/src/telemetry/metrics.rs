@@ -1,0 +1,230 @@
+//! Counters and histograms under Kong's names. Each worker has a slab of its own; they are added up when scraped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use crate::exchange::Exchange;
+use crate::snapshot::Labels;
+use crate::worker::respond::Ending;
+
+/// Bounds in ms of the time spent in the gateway.
+const GATEWAY_MS: &[u64] = &[1, 2, 5, 7, 10, 15, 20, 30, 50, 75, 100, 200, 500, 750, 1000, 3000, 6000];
+/// Bounds in ms of the time spent waiting for upstreams, and of the whole.
+const REQUEST_MS: &[u64] = &[25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10000, 30000, 60000];
+
+#[derive(Clone, Default)]
+struct Histogram {
+    buckets: [u64; 18],
+    sum_us: u64,
+    count: u64,
+}
+
+impl Histogram {
+    fn add(&mut self, bounds: &[u64], took: Duration) {
+        let us = took.as_micros() as u64;
+        let at = bounds.iter().position(|b| us <= b * 1000).unwrap_or(bounds.len());
+        self.buckets[at] += 1;
+        self.sum_us += us;
+        self.count += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (a, b) in self.buckets.iter_mut().zip(other.buckets) {
+            *a += b;
+        }
+        self.sum_us += other.sum_us;
+        self.count += other.count;
+    }
+
+    fn write(&self, out: &mut String, name: &str, labels: &str, bounds: &[u64]) {
+        let mut below = 0;
+        for (i, bound) in bounds.iter().enumerate() {
+            below += self.buckets[i];
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.count);
+        let _ = writeln!(out, "{name}_count{{{labels}}} {}", self.count);
+        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum_us as f64 / 1000.0);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Row {
+    /// By status, and whether the service (true) or the gateway answered.
+    codes: Vec<(u16, bool, u64)>,
+    gateway: Histogram,
+    upstream: Histogram,
+    request: Histogram,
+    ingress: u64,
+    egress: u64,
+}
+
+impl Row {
+    fn merge(&mut self, other: &Self) {
+        for (code, service, n) in &other.codes {
+            *self.code(*code, *service) += n;
+        }
+        self.gateway.merge(&other.gateway);
+        self.upstream.merge(&other.upstream);
+        self.request.merge(&other.request);
+        self.ingress += other.ingress;
+        self.egress += other.egress;
+    }
+
+    fn code(&mut self, code: u16, service: bool) -> &mut u64 {
+        let at = self.codes.iter().position(|(c, s, _)| *c == code && *s == service).unwrap_or_else(|| {
+            self.codes.push((code, service, 0));
+            self.codes.len() - 1
+        });
+        &mut self.codes[at].2
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    /// By the address of the labels, which are interned for the life of the process.
+    by_route: AHashMap<usize, (Arc<Labels>, Row)>,
+    unmatched: Row,
+}
+
+/// One worker's numbers. The lock is only contended while somebody scrapes.
+#[derive(Default)]
+pub struct Slab(Mutex<Rows>);
+
+impl Slab {
+    /// Counts a request.
+    pub fn request(&self, x: &Exchange, ending: &Ending, took: Duration) {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = match x.route.map(|r| &x.snapshot.routes[r.0 as usize].labels) {
+            Some(labels) => {
+                let key = Arc::as_ptr(labels) as usize;
+                &mut rows.by_route.entry(key).or_insert_with(|| (Arc::clone(labels), Row::default())).1
+            }
+            None => &mut rows.unmatched,
+        };
+        *row.code(x.response.status, !x.local_response) += 1;
+        row.ingress += ending.request_bytes;
+        row.egress += ending.response_bytes;
+        row.request.add(REQUEST_MS, took);
+        let mut gateway = took;
+        if let Some(began) = x.upstream.began {
+            let waited = x.upstream.first_byte.map_or(Duration::ZERO, |f| f.duration_since(began));
+            row.upstream.add(REQUEST_MS, waited);
+            gateway = began.duration_since(x.now.instant);
+        }
+        row.gateway.add(GATEWAY_MS, gateway);
+    }
+}
+
+/// All workers' slabs, and what else is worth a number.
+pub struct Metrics {
+    pub slabs: Vec<Arc<Slab>>,
+    pub common: Arc<crate::worker::context::Common>,
+    pub started: std::time::Instant,
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+impl Metrics {
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut all: BTreeMap<(String, String), Row> = BTreeMap::new();
+        let mut unmatched = Row::default();
+        for slab in &self.slabs {
+            let rows = slab.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (labels, row) in rows.by_route.values() {
+                all.entry((escape(&labels.service), escape(&labels.route))).or_default().merge(row);
+            }
+            unmatched.merge(&rows.unmatched);
+        }
+        let mut out = String::new();
+        self.process(&mut out);
+        head(&mut out, "kong_http_requests_total", "counter", "requests by service, route and status");
+        for ((service, route), row) in &all {
+            let mut codes = row.codes.clone();
+            codes.sort_unstable();
+            for (code, by_service, n) in codes {
+                let source = if by_service { "service" } else { "kong" };
+                let _ = writeln!(
+                    out,
+                    "kong_http_requests_total{{service=\"{service}\",route=\"{route}\",code=\"{code}\",\
+                     source=\"{source}\",workspace=\"default\",consumer=\"\"}} {n}"
+                );
+            }
+        }
+        head(&mut out, "gw_unmatched_requests_total", "counter", "requests that matched no route, by status");
+        for (code, _, n) in &unmatched.codes {
+            let _ = writeln!(out, "gw_unmatched_requests_total{{code=\"{code}\"}} {n}");
+        }
+        histograms(&mut out, &all);
+        head(&mut out, "kong_bandwidth_bytes", "counter", "bytes of bodies");
+        for ((service, route), row) in &all {
+            for (direction, n) in [("ingress", row.ingress), ("egress", row.egress)] {
+                let _ = writeln!(
+                    out,
+                    "kong_bandwidth_bytes{{service=\"{service}\",route=\"{route}\",direction=\"{direction}\",\
+                     workspace=\"default\",consumer=\"\"}} {n}"
+                );
+            }
+        }
+        out
+    }
+
+    fn process(&self, out: &mut String) {
+        use std::sync::atomic::Ordering;
+        head(out, "kong_node_info", "gauge", "the version that runs");
+        let _ = writeln!(out, "kong_node_info{{node_id=\"\",version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        head(out, "gw_connections", "gauge", "client connections open now");
+        let _ = writeln!(out, "gw_connections {}", self.common.connections.load(Ordering::Relaxed));
+        head(out, "gw_config_generation", "gauge", "counts published configs");
+        let _ = writeln!(out, "gw_config_generation {}", self.common.publisher.generation());
+        head(out, "gw_uptime_seconds", "gauge", "time since the start");
+        let _ = writeln!(out, "gw_uptime_seconds {}", self.started.elapsed().as_secs());
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+type Pick = fn(&Row) -> &Histogram;
+
+fn histograms(out: &mut String, all: &BTreeMap<(String, String), Row>) {
+    let rows: [(&str, &str, &[u64], Pick); 3] = [
+        ("kong_kong_latency_ms", "time spent in the gateway", GATEWAY_MS, |r| &r.gateway),
+        ("kong_upstream_latency_ms", "time until the upstream's answer began", REQUEST_MS, |r| &r.upstream),
+        ("kong_request_latency_ms", "time of the whole request", REQUEST_MS, |r| &r.request),
+    ];
+    for (name, help, bounds, pick) in rows {
+        head(out, name, "histogram", help);
+        for ((service, route), row) in all {
+            let labels = format!("service=\"{service}\",route=\"{route}\",workspace=\"default\"");
+            pick(row).write(out, name, &labels, bounds);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_are_cumulative() {
+        let mut h = Histogram::default();
+        for ms in [1, 30, 30, 100_000] {
+            h.add(REQUEST_MS, Duration::from_millis(ms));
+        }
+        let mut out = String::new();
+        h.write(&mut out, "x", "a=\"b\"", REQUEST_MS);
+        assert!(out.contains("x_bucket{a=\"b\",le=\"25\"} 1\n"), "{out}");
+        assert!(out.contains("x_bucket{a=\"b\",le=\"50\"} 3\n"), "{out}");
+        assert!(out.contains("x_bucket{a=\"b\",le=\"60000\"} 3\n"), "{out}");
+        assert!(out.contains("x_bucket{a=\"b\",le=\"+Inf\"} 4\n"), "{out}");
+    }
+}

@@ -1,0 +1,191 @@
+//! What the tasks of one worker share. Nothing here is seen by another thread but the handles in [`Common`].
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use tokio::sync::Notify;
+
+use super::deadline::Deadlines;
+use crate::clock::Now;
+use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
+use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::Sink;
+use crate::upstream::dns::Resolver;
+use crate::upstream::pool::Pool;
+
+/// What all workers of the process share.
+pub struct Common {
+    pub publisher: Arc<Publisher>,
+    pub resolver: Arc<Resolver>,
+    /// Client connections open now, over all workers.
+    pub connections: AtomicUsize,
+    /// The number that the next client connection gets.
+    pub next_connection: AtomicU64,
+}
+
+/// One worker's state.
+pub struct Worker {
+    pub common: Arc<Common>,
+    snapshot: RefCell<SnapshotRef>,
+    generation: Cell<u64>,
+    pub pool: Pool,
+    pub deadlines: Rc<Deadlines>,
+    pub effects: crate::effect::Effects,
+    pub sink: Sink,
+    /// Finish what is in flight, take nothing new.
+    pub draining: Cell<bool>,
+    pub drain: Notify,
+    /// Client connections of this worker.
+    pub open: Cell<usize>,
+    /// Told whenever `open` falls to zero.
+    pub idle: Notify,
+    pub per_ip: RefCell<AHashMap<IpAddr, usize>>,
+    spare: RefCell<Vec<Box<Exchange>>>,
+    seed: Cell<u128>,
+}
+
+impl Worker {
+    /// A worker that serves what `common` publishes.
+    pub fn new(common: Arc<Common>, sink: Sink) -> Rc<Self> {
+        let current = common.publisher.current();
+        Rc::new(Self {
+            generation: Cell::new(current.generation),
+            snapshot: RefCell::new(SnapshotRef::new(current)),
+            common,
+            pool: Pool::default(),
+            deadlines: Deadlines::new(),
+            effects: crate::effect::Effects::default(),
+            sink,
+            draining: Cell::new(false),
+            drain: Notify::new(),
+            open: Cell::new(0),
+            idle: Notify::new(),
+            per_ip: RefCell::default(),
+            spare: RefCell::default(),
+            seed: Cell::new(uuid::Uuid::new_v4().as_u128()),
+        })
+    }
+
+    /// The snapshot in force.
+    #[inline]
+    pub fn snapshot(&self) -> SnapshotRef {
+        let generation = self.common.publisher.generation();
+        if generation != self.generation.get() {
+            *self.snapshot.borrow_mut() = SnapshotRef::new(self.common.publisher.current());
+            self.generation.set(generation);
+            // Their memory holds on to the old snapshot.
+            self.spare.borrow_mut().clear();
+        }
+        self.snapshot.borrow().clone()
+    }
+
+    /// An exchange for the next request, from a used one where there is one.
+    pub fn exchange(&self, client: &Client) -> Box<Exchange> {
+        let snapshot = self.snapshot();
+        let id = self.request_id();
+        if let Some(mut x) = self.spare.borrow_mut().pop() {
+            x.snapshot = snapshot;
+            x.client.clone_from(client);
+            x.now = Now::read();
+            x.request_id = id;
+            return x;
+        }
+        Box::new(Exchange {
+            snapshot,
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            client: client.clone(),
+            now: Now::read(),
+            route: None,
+            service: None,
+            identity: None,
+            upstream: UpstreamRequest::default(),
+            captures: Vec::new(),
+            matched_len: 0,
+            body: None,
+            correlation_id: None,
+            local_response: false,
+            response_fields: Fields::default(),
+            request_id: id,
+            slots: Vec::new(),
+        })
+    }
+
+    /// Takes an exchange back for the next request.
+    pub fn recycle(&self, mut x: Box<Exchange>) {
+        const KEEP: usize = 32;
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() >= KEEP || x.snapshot.generation != self.generation.get() {
+            return;
+        }
+        x.request.clear();
+        x.response.status = 0;
+        x.response.fields.clear();
+        x.response_fields.clear();
+        x.route = None;
+        x.service = None;
+        x.identity = None;
+        let path = std::mem::take(&mut x.upstream.path);
+        x.upstream = UpstreamRequest { path, ..UpstreamRequest::default() };
+        x.upstream.path.clear();
+        x.captures.clear();
+        x.matched_len = 0;
+        x.body = None;
+        x.correlation_id = None;
+        x.local_response = false;
+        x.slots.clear();
+        spare.push(x);
+    }
+
+    /// Unique in the process and, with all likelihood, everywhere: a random start and a count.
+    fn request_id(&self) -> RequestId {
+        let id = self.seed.get().wrapping_add(1);
+        self.seed.set(id);
+        RequestId(id)
+    }
+
+    /// Counts a client connection in; `None` if there is no room for one from this address.
+    pub fn admit(self: &Rc<Self>, ip: IpAddr) -> Option<Admitted> {
+        let snapshot = self.snapshot();
+        let limits = &snapshot.gateway.limits;
+        let all = self.common.connections.fetch_add(1, Ordering::Relaxed);
+        let mut per_ip = self.per_ip.borrow_mut();
+        let here = per_ip.entry(ip).or_insert(0);
+        *here += 1;
+        self.open.set(self.open.get() + 1);
+        let over_ip = limits.connections_per_ip > 0 && *here > limits.connections_per_ip;
+        drop(per_ip);
+        let admitted = Admitted { worker: Rc::clone(self), ip };
+        (all < limits.connections && !over_ip).then_some(admitted)
+    }
+}
+
+/// A counted connection; dropping it counts it out.
+pub struct Admitted {
+    worker: Rc<Worker>,
+    ip: IpAddr,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let w = &self.worker;
+        w.common.connections.fetch_sub(1, Ordering::Relaxed);
+        w.open.set(w.open.get() - 1);
+        if let Some(n) = w.per_ip.borrow_mut().get_mut(&self.ip) {
+            *n -= 1;
+        }
+        let mut per_ip = w.per_ip.borrow_mut();
+        if per_ip.get(&self.ip) == Some(&0) {
+            per_ip.remove(&self.ip);
+        }
+        drop(per_ip);
+        if w.open.get() == 0 {
+            w.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One request and its response on one upstream connection, both directions at once, streaming.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::deadline::Watch;
+use super::sender::{SMALL, Sender};
+use super::source::BodySource;
+use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response};
+use crate::message::ResponseHead;
+use crate::policy::BodyError;
+use crate::upstream::pool::UpstreamConn;
+
+/// Most interim (1xx) answers before the final one.
+const INTERIM_MAX: u32 = 16;
+
+/// What broke an exchange with an upstream.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client's side broke.
+    Body(BodyError),
+    /// The upstream closed the connection early.
+    Closed,
+    Reset(io::Error),
+    Timeout,
+    Malformed(Reject),
+}
+
+/// See the module.
+pub struct Forward<B> {
+    pub body: B,
+    pub up: UpstreamConn,
+    /// Sent instead of `body` where a policy has read or made the whole body; and how much of it is used.
+    whole: Option<(Bytes, usize)>,
+    tx: Sender,
+    tx_done: bool,
+    /// The upstream takes no more; its answer may still come.
+    tx_failed: bool,
+    rx: BodyDecoder,
+    pub meta: response::Meta,
+    interim: u32,
+    /// Any byte of the response was seen.
+    pub answered: bool,
+    /// The request asked for a WebSocket.
+    pub websocket: bool,
+}
+
+impl<B: BodySource> Forward<B> {
+    /// An exchange on `up`; [`Forward::request_head`] must be given the head next.
+    pub fn new(up: UpstreamConn, body: B, whole: Option<Bytes>, websocket: bool) -> Self {
+        let tx = Sender::default();
+        let meta = response::Meta::default();
+        let rx = BodyDecoder::new(Framing::None);
+        let whole = whole.map(|b| (b, 0));
+        Self {
+            body, up, whole, tx, tx_done: false, tx_failed: false, rx, meta, interim: 0, answered: false, websocket,
+        }
+    }
+
+    /// How the request's body will be framed.
+    pub fn framing(&self) -> Framing {
+        match &self.whole {
+            Some((b, _)) if b.is_empty() => Framing::None,
+            Some((b, _)) => Framing::Length(b.len() as u64),
+            None => self.body.framing(),
+        }
+    }
+
+    /// Where the request's head is to be written.
+    pub fn request_head(&mut self) -> &mut Vec<u8> {
+        let framing = self.framing();
+        self.tx.chunked = framing == Framing::Chunked;
+        self.tx_done = framing == Framing::None;
+        self.tx.head()
+    }
+
+    /// After an upgrade: where what goes to the client first is gathered.
+    pub fn body_out(&mut self) -> &mut Vec<u8> {
+        self.tx = Sender::default();
+        self.tx.head()
+    }
+
+    /// Whether the whole request was sent.
+    pub fn request_sent(&self) -> bool {
+        self.tx_done && self.tx.is_flushed() && !self.tx_failed
+    }
+
+    /// Bytes of request body sent on.
+    pub fn request_bytes(&self) -> u64 {
+        self.tx.sent
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        match &self.whole {
+            Some((bytes, used)) => Poll::Ready(Ok(bytes.len() - used)),
+            None => self.body.poll_fill(cx),
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        match &mut self.whole {
+            Some((_, used)) => *used += n,
+            None => self.body.consume(n),
+        }
+    }
+
+    /// Moves the request on as far as it goes now.
+    fn pump(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        loop {
+            if self.tx_failed || (self.tx_done && self.tx.is_flushed()) {
+                return Ok(());
+            }
+            let mut waiting = false;
+            if !self.tx_done && (self.tx.has_room() || self.tx.in_large()) {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => {
+                        self.tx.end();
+                        self.tx_done = true;
+                        continue;
+                    }
+                    Poll::Ready(Ok(n)) => {
+                        let data = match &self.whole {
+                            Some((bytes, used)) => &bytes[*used..],
+                            None => &self.body.data()[..n],
+                        };
+                        if n <= SMALL && !self.tx.in_large() {
+                            self.tx.add(data);
+                            self.consume(n);
+                            continue;
+                        }
+                        match self.tx.poll_large(&mut self.up.io, cx, data) {
+                            Poll::Ready(Ok(wrote)) => self.consume(wrote),
+                            Poll::Ready(Err(_)) => self.tx_failed = true,
+                            Poll::Pending => return Ok(()),
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(e)) => return Err(e),
+                    Poll::Pending => waiting = true,
+                }
+            }
+            match self.tx.poll_flush(&mut self.up.io, cx) {
+                Poll::Ready(Ok(())) if waiting => return Ok(()),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.tx_failed = true,
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
+        match self.up.io.poll_read_into(cx, self.up.buffer.spare()) {
+            Poll::Ready(Ok(n)) => {
+                self.up.buffer.filled(n);
+                self.answered |= n > 0;
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(Failure::Reset(e))),
+            Poll::Pending if watch.poll_over(cx) => Poll::Ready(Err(Failure::Timeout)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits for the response's head, sending the request meanwhile.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        watch: &Watch,
+        method: &str,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if let Err(e) = self.pump(cx) {
+                return Poll::Ready(Err(Failure::Body(e)));
+            }
+            if !self.up.buffer.is_empty() {
+                match response::parse(self.up.buffer.data(), method, head) {
+                    Ok(Some(meta)) => {
+                        self.up.buffer.consume(meta.len);
+                        match head.status {
+                            101 if self.websocket && meta.websocket => {}
+                            101 => {
+                                return Poll::Ready(Err(Failure::Malformed(Reject::bad("an upgrade nobody asked for"))));
+                            }
+                            100..=199 => {
+                                self.interim += 1;
+                                if self.interim > INTERIM_MAX {
+                                    let reject = Reject::bad("too many interim answers");
+                                    return Poll::Ready(Err(Failure::Malformed(reject)));
+                                }
+                                continue;
+                            }
+                            _ => {}
+                        }
+                        self.rx = BodyDecoder::new(meta.framing);
+                        self.meta = meta;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(None) => {}
+                    Err(reject) => return Poll::Ready(Err(Failure::Malformed(reject))),
+                }
+            }
+            if ready!(self.poll_read(cx, watch))? == 0 {
+                return Poll::Ready(Err(Failure::Closed));
+            }
+        }
+    }
+
+    /// Waits for response data: how much [`Forward::data`] begins with; 0 at the end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
+        if let Err(e) = self.pump(cx) {
+            // A response that has begun goes on; the request's rest does not matter to the client any more.
+            self.tx_failed = true;
+            if e != BodyError::Broken {
+                return Poll::Ready(Err(Failure::Body(e)));
+            }
+        }
+        loop {
+            match self.rx.decode(&mut self.up.buffer) {
+                Ok(Decoded::Data(n)) => return Poll::Ready(Ok(n)),
+                Ok(Decoded::End) => return Poll::Ready(Ok(0)),
+                Ok(Decoded::More) => {}
+                Err(reject) => return Poll::Ready(Err(Failure::Malformed(reject))),
+            }
+            if ready!(self.poll_read(cx, watch))? == 0 {
+                let ok = self.rx.may_end_at_close();
+                return Poll::Ready(if ok { Ok(0) } else { Err(Failure::Closed) });
+            }
+            self.up.buffer.grow_if_full();
+        }
+    }
+
+    /// The response data that arrived.
+    pub fn data(&self) -> &[u8] {
+        self.up.buffer.data()
+    }
+
+    /// Uses up response data.
+    pub fn consume_data(&mut self, n: usize) {
+        self.rx.take(&mut self.up.buffer, n);
+    }
+
+    /// Whether all response data was used.
+    pub fn response_done(&self) -> bool {
+        self.rx.done()
+    }
+
+    /// The body, and the connection if it can be used again.
+    pub fn finish(self) -> (B, Option<UpstreamConn>) {
+        let clean = self.request_sent() && self.rx.done() && self.meta.keep_alive && self.up.buffer.is_empty();
+        (self.body, clean.then_some(self.up))
+    }
+}

@@ -1,0 +1,522 @@
+//! An HTTP/1 client connection from its first byte to its last.
+
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::context::Worker;
+use super::deadline::Watch;
+use super::forward::{Failure, Forward};
+use super::io::Io;
+use super::pipeline::{self, Decision};
+use super::proxy::{self, Kind};
+use super::respond::{self, Ending};
+use super::sender::{SMALL, Sender};
+use super::source::{BodySource as _, CONTINUE, H1Body};
+use super::tunnel;
+use crate::clock;
+use crate::exchange::{Client, Exchange};
+use crate::http1::request::{self, Meta};
+use crate::http1::write::{self, ClientLine};
+use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, Reject};
+use crate::message::Version;
+use crate::policy::Reply;
+
+/// What begins an HTTP/2 connection without TLS.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// A body that nobody reads is read away up to this size, so that the connection can go on.
+const DISCARD_MAX: u64 = 64 * 1024;
+
+/// What is left when the loop ends.
+pub enum End {
+    Closed,
+    /// The client speaks HTTP/2: the stream, and what was read of it.
+    H2(Io, Buffer),
+}
+
+struct Conn {
+    io: Io,
+    buffer: Buffer,
+    watch: Watch,
+    worker: Rc<Worker>,
+    client: Client,
+}
+
+/// What comes after a request.
+#[derive(PartialEq, Eq)]
+enum Next {
+    KeepAlive,
+    /// Close; the client may still be sending, so its rest is read away first.
+    Linger,
+    Close,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) -> End {
+    let watch = worker.deadlines.watch();
+    let mut conn = Conn { io, buffer: Buffer::default(), watch, worker, client };
+    loop {
+        match conn.wait().await {
+            Wait::Request => {}
+            Wait::H2 => return End::H2(conn.io, conn.buffer),
+            Wait::End => return End::Closed,
+        }
+        // Boxed, so that a connection that waits for its next request holds none of it.
+        match Box::pin(conn.request()).await {
+            Next::KeepAlive => {}
+            Next::Linger => {
+                conn.linger().await;
+                return End::Closed;
+            }
+            Next::Close => {
+                let _ = std::future::poll_fn(|cx| conn.io.poll_end(cx)).await;
+                return End::Closed;
+            }
+        }
+    }
+}
+
+enum Wait {
+    Request,
+    H2,
+    End,
+}
+
+impl Conn {
+    /// Waits for the first byte of a request, holding no memory.
+    async fn wait(&mut self) -> Wait {
+        let first = self.client.connection_requests == 0;
+        if self.buffer.is_empty() {
+            let timeouts = &self.worker.snapshot().gateway.timeouts;
+            let patience = if first { timeouts.header } else { timeouts.keep_alive };
+            self.watch.arm(patience);
+            let drained = self.worker.drain.notified();
+            tokio::pin!(drained);
+            let read = std::future::poll_fn(|cx| {
+                use std::future::Future as _;
+                let read = self.io.poll_read_into(cx, self.buffer.spare());
+                if read.is_pending() {
+                    self.buffer.release();
+                    let over = self.watch.poll_over(cx)
+                        || self.worker.draining.get()
+                        || drained.as_mut().poll(cx).is_ready();
+                    return if over { Poll::Ready(Ok(0)) } else { Poll::Pending };
+                }
+                read
+            })
+            .await;
+            match read {
+                Ok(0) | Err(_) => return Wait::End,
+                Ok(n) => self.buffer.filled(n),
+            }
+        }
+        let data = self.buffer.data();
+        if first && data[0] == b'P' && (H2_PREFACE.starts_with(data) || data.starts_with(H2_PREFACE)) {
+            if let Wait::End = self.more_of_preface().await {
+                return Wait::End;
+            }
+            if self.buffer.data().starts_with(H2_PREFACE) {
+                return Wait::H2;
+            }
+        }
+        Wait::Request
+    }
+
+    /// Reads on while what came could become the HTTP/2 preface.
+    async fn more_of_preface(&mut self) -> Wait {
+        while self.buffer.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(self.buffer.data()) {
+            if !self.read().await {
+                return Wait::End;
+            }
+        }
+        Wait::Request
+    }
+
+    /// Reads more; false if the connection is over or the deadline is.
+    async fn read(&mut self) -> bool {
+        let read = std::future::poll_fn(|cx| match self.io.poll_read_into(cx, self.buffer.spare()) {
+            Poll::Pending if self.watch.poll_over(cx) => Poll::Ready(Ok(0)),
+            other => other,
+        })
+        .await;
+        match read {
+            Ok(n) if n > 0 => {
+                self.buffer.filled(n);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// One request and its response.
+    async fn request(&mut self) -> Next {
+        let worker = Rc::clone(&self.worker);
+        self.client.connection_requests += 1;
+        let mut x = worker.exchange(&self.client);
+        let next = match self.head(&mut x).await {
+            Ok(Some(meta)) => self.serve_one(&worker, &mut x, meta).await,
+            Ok(None) => Next::Close,
+            Err(reject) => {
+                let reply = refusal(&x, reject);
+                self.reply(&worker, &mut x, reply, true, false).await;
+                Next::Linger
+            }
+        };
+        worker.recycle(x);
+        next
+    }
+
+    async fn head(&mut self, x: &mut Exchange) -> Result<Option<Meta>, Reject> {
+        let snapshot = x.snapshot.clone();
+        self.watch.arm_from(x.now.instant, snapshot.gateway.timeouts.header);
+        loop {
+            let parsed = request::parse(self.buffer.data(), &snapshot.gateway.limits, &mut x.request)?;
+            if let Some(meta) = parsed {
+                self.buffer.consume(meta.len);
+                return Ok(Some(meta));
+            }
+            if !self.read().await {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn serve_one(&mut self, worker: &Rc<Worker>, x: &mut Box<Exchange>, meta: Meta) -> Next {
+        let snapshot = x.snapshot.clone();
+        let limits = &snapshot.gateway.limits;
+        let last = worker.draining.get() || x.client.connection_requests >= limits.requests_per_connection as u64;
+        let keep_alive = meta.keep_alive && !last;
+        if meta.asterisk {
+            self.reply(worker, x, Reply::empty(204), !keep_alive, false).await;
+            return if keep_alive { Next::KeepAlive } else { Next::Close };
+        }
+        if let Framing::Length(n) = meta.framing
+            && limits.body > 0
+            && n > limits.body
+        {
+            let reply = proxy::body_reply(x, crate::policy::BodyError::TooLarge);
+            self.reply(worker, x, reply, true, false).await;
+            return Next::Linger;
+        }
+        let mut body = H1Body {
+            io: &mut self.io,
+            buffer: &mut self.buffer,
+            watch: &self.watch,
+            decoder: BodyDecoder::new(meta.framing),
+            framing: meta.framing,
+            to_continue: if meta.expect_continue { CONTINUE.len() } else { 0 },
+            since: x.now.instant,
+            timeout: snapshot.gateway.timeouts.body,
+            limit: limits.body,
+        };
+        let kind = Kind { websocket: meta.websocket, te_trailers: meta.te_trailers };
+        let sent = match pipeline::run(worker, x, &mut body).await {
+            Decision::Reply(reply) => Err((body, reply)),
+            Decision::Proxy => match proxy::send(worker, x, body, &self.watch, kind).await {
+                Ok(forward) => Ok(forward),
+                Err((body, error)) => {
+                    worker.sink.proxy_error(x, &error);
+                    Err((body, error.reply(x)))
+                }
+            },
+        };
+        match sent {
+            Ok(mut forward) if forward.meta.websocket => {
+                respond::proxied(x);
+                write::switching_protocols(forward.body_out(), &x.response);
+                let ending = tunnel::run(forward, &snapshot.gateway.timeouts).await;
+                respond::finish(worker, x, ending);
+                Next::Close
+            }
+            Ok(forward) => relay(worker, x, forward, meta, keep_alive).await,
+            Err((body, reply)) => {
+                // A client that waits for `100 Continue` may or may not send its body now.
+                let unsure = body.to_continue > 0 && !body.decoder.done();
+                let decoder = body.decoder;
+                let close = !keep_alive || unsure || reply.close;
+                let after = self.discard(decoder, close, meta).await;
+                self.reply(worker, x, reply, after != Next::KeepAlive, meta.framing == Framing::None).await;
+                after
+            }
+        }
+    }
+
+    /// Decides what happens to a body that nobody wants; a short one that is here already is read away.
+    async fn discard(&mut self, mut decoder: BodyDecoder, close: bool, meta: Meta) -> Next {
+        if close {
+            return if decoder.done() { Next::Close } else { Next::Linger };
+        }
+        if let Framing::Length(n) = meta.framing
+            && n > DISCARD_MAX
+        {
+            return Next::Linger;
+        }
+        self.watch.arm(Duration::from_secs(1));
+        loop {
+            match decoder.decode(&mut self.buffer) {
+                Ok(Decoded::End) => return Next::KeepAlive,
+                Ok(Decoded::Data(n)) => decoder.take(&mut self.buffer, n),
+                Ok(Decoded::More) if decoder.received <= DISCARD_MAX => {
+                    if !self.read().await {
+                        return Next::Linger;
+                    }
+                }
+                _ => return Next::Linger,
+            }
+        }
+    }
+
+    /// Sends the gateway's own answer.
+    async fn reply(&mut self, worker: &Worker, x: &mut Exchange, reply: Reply, close: bool, _bodyless: bool) {
+        let body = respond::local(x, reply);
+        let mut sender = Sender::default();
+        let head_only = x.request.method == "HEAD" || matches!(x.response.status, 100..=199 | 204 | 304);
+        let line = ClientLine {
+            framing: match (head_only, body.len()) {
+                (true, _) | (_, 0) => Framing::None,
+                (false, n) => Framing::Length(n as u64),
+            },
+            version: x.request.version,
+            keep_alive: !close,
+            stated_length: (head_only && !body.is_empty()).then_some(body.len() as u64),
+        };
+        write::response(sender.head(), &x.response, &line);
+        if !head_only {
+            sender.add(&body);
+        }
+        let sent = sender.sent;
+        let broken = self.flush(&mut sender, x).await.is_err();
+        respond::finish(worker, x, Ending { request_bytes: 0, response_bytes: sent, broken });
+    }
+
+    async fn flush(&mut self, sender: &mut Sender, x: &Exchange) -> std::io::Result<()> {
+        self.watch.arm(x.snapshot.gateway.timeouts.write);
+        std::future::poll_fn(|cx| match sender.poll_flush(&mut self.io, cx) {
+            Poll::Pending if self.watch.poll_over(cx) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+            other => other,
+        })
+        .await
+    }
+
+    /// Ends the writing side and reads on for a moment: closing with unread data would reset the connection, and the
+    /// client might never see its answer.
+    async fn linger(&mut self) {
+        let _ = std::future::poll_fn(|cx| self.io.poll_end(cx)).await;
+        self.watch.arm(Duration::from_secs(1));
+        let mut left = 1024 * 1024_usize;
+        while left > 0 {
+            self.buffer.consume(self.buffer.len());
+            if !self.read().await {
+                break;
+            }
+            left = left.saturating_sub(self.buffer.len());
+        }
+    }
+}
+
+/// The answer to a request that could not even be read.
+fn refusal(x: &Exchange, reject: Reject) -> Reply {
+    let message = match reject.status {
+        400 => "Bad request",
+        405 => "Method not allowed",
+        413 => "Request entity too large",
+        414 => "URI too long",
+        417 => "Expectation failed",
+        431 => "Request header or cookie too large",
+        501 => "Not implemented",
+        505 => "HTTP version not supported",
+        _ => reject.reason,
+    };
+    Reply::gateway_error(&x.request, x.request_id, reject.status, message).closing()
+}
+
+/// Sends an upstream's answer on to the client.
+async fn relay(
+    worker: &Worker,
+    x: &mut Box<Exchange>,
+    mut forward: Forward<H1Body<'_>>,
+    meta: Meta,
+    keep_alive: bool,
+) -> Next {
+    respond::proxied(x);
+    let mut whole = None;
+    if pipeline::wants_body(x) && forward.meta.framing != Framing::None {
+        match collect(&mut forward, x.snapshot.gateway.limits.buffered_body).await {
+            Ok(body) => whole = Some(pipeline::change_body(x, body)),
+            Err(failure) => {
+                let error = proxy::ProxyError::Exchange(failure);
+                worker.sink.proxy_error(x, &error);
+                let reply = error.reply(x);
+                let body = respond::local(x, reply);
+                x.local_response = true;
+                whole = Some(body.to_vec());
+            }
+        }
+    }
+    let http10 = x.request.version == Version::H10;
+    let framing = match (&whole, forward.meta.framing) {
+        (Some(b), _) if b.is_empty() => Framing::None,
+        (Some(b), _) => Framing::Length(b.len() as u64),
+        (None, Framing::Chunked | Framing::UntilClose) if http10 => Framing::UntilClose,
+        (None, Framing::UntilClose) => Framing::Chunked,
+        (None, f) => f,
+    };
+    // A request body that is still coming makes the connection useless for a next request.
+    let keep_alive = keep_alive && framing != Framing::UntilClose;
+    let stated = match framing {
+        Framing::None => stated_length(x),
+        _ => None,
+    };
+    let line = ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated };
+    let mut sender = Sender { chunked: framing == Framing::Chunked, ..Sender::default() };
+    write::response(sender.head(), &x.response, &line);
+    let broken = match whole {
+        Some(body) => {
+            sender.add(&body);
+            flush_to(&mut sender, &mut forward, x).await.is_err()
+        }
+        None => stream(&mut sender, &mut forward, x).await.is_err(),
+    };
+    let ending =
+        Ending { request_bytes: forward.request_bytes(), response_bytes: sender.sent, broken };
+    respond::finish(worker, x, ending);
+    let unread = !forward.body.decoder.done();
+    let (_, idle) = forward.finish();
+    if let Some(conn) = idle {
+        worker.pool.put(conn);
+    }
+    match (broken, keep_alive, unread) {
+        (true, ..) => Next::Close,
+        (_, _, true) if meta.framing != Framing::None => Next::Linger,
+        (_, true, _) => Next::KeepAlive,
+        (_, false, _) => Next::Close,
+    }
+}
+
+/// The `Content-Length` of an answer that has no body but may say how long it would be.
+fn stated_length(x: &Exchange) -> Option<u64> {
+    if x.request.method != "HEAD" && x.response.status != 304 {
+        return None;
+    }
+    x.response.fields.text(&crate::message::names::CONTENT_LENGTH)?.parse().ok()
+}
+
+async fn flush_to(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exchange) -> std::io::Result<()> {
+    forward.body.watch.arm(x.snapshot.gateway.timeouts.write);
+    std::future::poll_fn(|cx| match sender.poll_flush(forward.body.io, cx) {
+        Poll::Pending if forward.body.watch.poll_over(cx) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+        other => other,
+    })
+    .await
+}
+
+/// Reads an upstream's body whole.
+pub async fn collect<B: super::source::BodySource>(
+    forward: &mut Forward<B>,
+    limit: usize,
+) -> Result<Vec<u8>, Failure>
+where
+    Forward<B>: HasWatch,
+{
+    let mut all = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| forward.poll_watched(cx)).await?;
+        if n == 0 {
+            return Ok(all);
+        }
+        if all.len() + n > limit {
+            return Err(Failure::Malformed(Reject::bad("the body is larger than a policy may hold")));
+        }
+        all.extend_from_slice(&forward.data()[..n]);
+        forward.consume_data(n);
+    }
+}
+
+/// A forward that knows its deadline.
+pub trait HasWatch {
+    /// [`Forward::poll_data`] with it.
+    fn poll_watched(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<usize, Failure>>;
+}
+
+impl HasWatch for Forward<H1Body<'_>> {
+    fn poll_watched(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<usize, Failure>> {
+        let watch = self.body.watch;
+        self.poll_data(cx, watch)
+    }
+}
+
+/// Streams head and body: gathers what is there, never waits for more with something in hand.
+async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exchange) -> Result<(), Failure> {
+    let read_timeout = service_read_timeout(x);
+    let write_timeout = x.snapshot.gateway.timeouts.write;
+    let mut ended = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut waiting = false;
+            if !ended && (sender.has_room() || sender.in_large()) {
+                match forward.poll_watched(cx) {
+                    Poll::Ready(Ok(0)) => {
+                        sender.end();
+                        ended = true;
+                        continue;
+                    }
+                    Poll::Ready(Ok(n)) if n <= SMALL && !sender.in_large() => {
+                        sender.add(&forward.data()[..n]);
+                        forward.consume_data(n);
+                        if forward.response_done() {
+                            sender.end();
+                            ended = true;
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Ok(n)) => {
+                        let wrote = sender.poll_large(forward.body.io, cx, &forward.up.buffer.data()[..n]);
+                        match wrote {
+                            Poll::Ready(Ok(n)) => {
+                                forward.consume_data(n);
+                                forward.body.watch.arm(read_timeout);
+                                continue;
+                            }
+                            Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
+                            Poll::Pending => {
+                                if forward.body.watch.poll_over(cx) {
+                                    return Poll::Ready(Err(Failure::Timeout));
+                                }
+                                return Poll::Pending;
+                            }
+                        }
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => waiting = true,
+                }
+            }
+            if sender.is_flushed() && !waiting && ended {
+                return Poll::Ready(Ok(()));
+            }
+            match sender.poll_flush(forward.body.io, cx) {
+                Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
+                Poll::Pending => {
+                    let _ = write_timeout;
+                    if forward.body.watch.poll_over(cx) {
+                        return Poll::Ready(Err(Failure::Timeout));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// How long an upstream may be silent.
+pub fn service_read_timeout(x: &Exchange) -> Duration {
+    x.service.map_or(Duration::from_secs(60), |s| x.snapshot.services[s.0 as usize].read_timeout)
+}
+
+/// When the present is needed only for arming deadlines.
+pub fn now() -> std::time::Instant {
+    clock::monotonic()
+}

@@ -1,0 +1,413 @@
+//! An HTTP/2 client connection. hyper speaks the protocol; each stream goes the same way as an HTTP/1 request.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::context::Worker;
+use super::deadline::Watch;
+use super::forward::{Failure, Forward};
+use super::io::Io;
+use super::pipeline::{self, Decision};
+use super::proxy::{self, Kind};
+use super::respond::{self, Ending};
+use super::source::{BodySource as _, H2Body};
+use crate::exchange::{Client, Exchange};
+use crate::http1::{Buffer, Framing, request as h1, write};
+use crate::message::{Version, names};
+use crate::policy::{BodyError, Reply};
+
+/// Runs futures that stay on their thread.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A stream of which some bytes were read already.
+struct Rewound {
+    io: Io,
+    before: Buffer,
+}
+
+impl tokio::io::AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !self.before.is_empty() {
+            let n = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before.data()[..n]);
+            self.before.consume(n);
+            self.before.release();
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.io.poll_write_pieces(cx, pieces)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
+    let snapshot = worker.snapshot();
+    let limits = &snapshot.gateway.limits;
+    let mut builder = hyper::server::conn::http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams)
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_frame_size(16 * 1024)
+        .max_header_list_size(limits.header_bytes.min(64 * 1024) as u32)
+        .max_send_buf_size(64 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10));
+    drop(snapshot);
+    let client = Rc::new(RefCell::new(client));
+    let service = {
+        let worker = Rc::clone(&worker);
+        service_fn(move |request| {
+            let worker = Rc::clone(&worker);
+            let client = {
+                let mut c = client.borrow_mut();
+                c.connection_requests += 1;
+                c.clone()
+            };
+            async move { Ok::<_, Infallible>(stream(worker, client, request).await) }
+        })
+    };
+    let connection = builder.serve_connection(TokioIo::new(Rewound { io, before }), service);
+    tokio::pin!(connection);
+    let drained = worker.drain.notified();
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drained => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// One stream: a request and its response.
+async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) -> Response<Outgoing> {
+    let mut x = worker.exchange(&client);
+    let (parts, incoming) = request.into_parts();
+    let kind = match read_head(&mut x, &parts) {
+        Ok(kind) => kind,
+        Err((status, message)) => {
+            let reply = Reply::gateway_error(&x.request, x.request_id, status, message);
+            return answer(&worker, x, reply);
+        }
+    };
+    let watch = worker.deadlines.watch();
+    let snapshot = x.snapshot.clone();
+    let limit = snapshot.gateway.limits.body;
+    let mut body = H2Body::new(incoming, limit);
+    if let Framing::Length(n) = body.framing()
+        && limit > 0
+        && n > limit
+    {
+        let reply = proxy::body_reply(&x, BodyError::TooLarge);
+        return answer(&worker, x, reply);
+    }
+    let decision = pipeline::run(&worker, &mut x, &mut body).await;
+    let mut forward = match decision {
+        Decision::Reply(reply) => return answer(&worker, x, reply),
+        Decision::Proxy => match proxy::send(&worker, &mut x, body, &watch, kind).await {
+            Ok(forward) => forward,
+            Err((_, error)) => {
+                worker.sink.proxy_error(&mut x, &error);
+                let reply = error.reply(&x);
+                return answer(&worker, x, reply);
+            }
+        },
+    };
+    respond::proxied(&mut x);
+    if pipeline::wants_body(&x) && forward.meta.framing != Framing::None {
+        return match whole(&mut forward, &watch, x.snapshot.gateway.limits.buffered_body).await {
+            Ok(body) => {
+                let body = pipeline::change_body(&mut x, body);
+                let sent = body.len() as u64;
+                let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
+                give_back(&worker, forward);
+                finished(&worker, x, Bytes::from(body), ending)
+            }
+            Err(failure) => {
+                let error = proxy::ProxyError::Exchange(failure);
+                worker.sink.proxy_error(&mut x, &error);
+                let reply = error.reply(&x);
+                answer(&worker, x, reply)
+            }
+        };
+    }
+    if forward.response_done() {
+        let ending = Ending { request_bytes: forward.request_bytes(), ..Ending::default() };
+        give_back(&worker, forward);
+        return finished(&worker, x, Bytes::new(), ending);
+    }
+    let mut response = head(&x);
+    let length = match forward.meta.framing {
+        Framing::Length(n) => {
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, n.into());
+            Some(n)
+        }
+        _ => None,
+    };
+    let streamed = Streamed { worker, x: Some(x), forward: Some(forward), watch, length, sent: 0 };
+    response.map(|()| Outgoing::Stream(Box::new(streamed)))
+}
+
+async fn whole(forward: &mut Forward<H2Body>, watch: &Watch, limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| forward.poll_data(cx, watch)).await?;
+        if n == 0 {
+            return Ok(all);
+        }
+        if all.len() + n > limit {
+            let reject = crate::http1::Reject::bad("the body is larger than a policy may hold");
+            return Err(Failure::Malformed(reject));
+        }
+        all.extend_from_slice(&forward.data()[..n]);
+        forward.consume_data(n);
+    }
+}
+
+/// Brings an HTTP/2 head into the canonical form, refusing what RFC 9113 or our limits refuse.
+fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u16, &'static str)> {
+    let snapshot = x.snapshot.clone();
+    let limits = &snapshot.gateway.limits;
+    let request = &mut x.request;
+    request.clear();
+    request.version = Version::H2;
+    request.method.push_str(parts.method.as_str());
+    if matches!(request.method.as_str(), "CONNECT" | "TRACE") {
+        return Err((405, "Method not allowed"));
+    }
+    let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
+    if target.len() > limits.uri {
+        return Err((414, "URI too long"));
+    }
+    if !target.starts_with('/') || !crate::http1::scan::is_target(target.as_bytes()) {
+        return Err((400, "Bad request"));
+    }
+    h1::set_target(request, target.as_bytes());
+    let host_field = parts.headers.get(http::header::HOST).map(|h| h.as_bytes());
+    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
+    let host = match (authority, host_field) {
+        // RFC 9113 8.3.1: they must not differ.
+        (Some(a), Some(h)) if !a.eq_ignore_ascii_case(h) => return Err((400, "Bad request")),
+        (Some(a), _) => a,
+        (None, Some(h)) => h,
+        (None, None) => return Err((400, "Bad request")),
+    };
+    h1::set_host(&mut request.host, host).map_err(|r| (r.status, "Bad request"))?;
+    if parts.headers.len() > limits.header_count {
+        return Err((431, "Request header or cookie too large"));
+    }
+    let mut kind = Kind::default();
+    let mut cookies: Vec<u8> = Vec::new();
+    for (name, value) in &parts.headers {
+        match *name {
+            http::header::HOST => {}
+            // Crumbs of one Cookie field (RFC 9113 8.2.3).
+            http::header::COOKIE => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value.as_bytes());
+            }
+            http::header::TE => kind.te_trailers = value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+            _ => request.fields.push(name.as_str().as_bytes(), value.as_bytes()),
+        }
+    }
+    if !cookies.is_empty() {
+        request.fields.append(&names::COOKIE, &cookies);
+    }
+    Ok(kind)
+}
+
+/// The gateway's own answer.
+fn answer(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<Outgoing> {
+    let body = respond::local(&mut x, reply);
+    let ending = Ending { response_bytes: body.len() as u64, ..Ending::default() };
+    finished(worker, x, body, ending)
+}
+
+fn finished(worker: &Rc<Worker>, x: Box<Exchange>, body: Bytes, ending: Ending) -> Response<Outgoing> {
+    respond::finish(worker, &x, ending);
+    let mut response = head(&x);
+    let head_only = x.request.method == "HEAD";
+    if head_only && let Some(n) = x.response.fields.get(&names::CONTENT_LENGTH) {
+        if let Ok(n) = http::HeaderValue::from_bytes(n) {
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, n);
+        }
+    } else if !head_only && !matches!(x.response.status, 204 | 304) {
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, body.len().into());
+    }
+    worker.recycle(x);
+    let body = if head_only { Bytes::new() } else { body };
+    response.map(|()| Outgoing::Full(body))
+}
+
+/// The response's head in hyper's form, without fields of one connection only.
+fn head(x: &Exchange) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(x.response.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    for (tag, name, value) in x.response.fields.iter_tagged() {
+        if write::hop_by_hop(tag) {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value))
+        {
+            headers.append(name, value);
+        }
+    }
+    response
+}
+
+fn give_back(worker: &Worker, forward: Forward<H2Body>) {
+    if let (_, Some(conn)) = forward.finish() {
+        worker.pool.put(conn);
+    }
+}
+
+/// A response's body.
+pub enum Outgoing {
+    Full(Bytes),
+    Stream(Box<Streamed>),
+}
+
+/// A body that comes from an upstream as it is sent.
+pub struct Streamed {
+    worker: Rc<Worker>,
+    x: Option<Box<Exchange>>,
+    forward: Option<Forward<H2Body>>,
+    watch: Watch,
+    length: Option<u64>,
+    sent: u64,
+}
+
+/// An upstream's body that broke off: the stream is reset, so that the client can tell.
+#[derive(Debug)]
+pub struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the upstream's body broke off")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(s) => s.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Stream(s) => s.forward.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(s) => s.length.map_or_else(SizeHint::default, |n| SizeHint::with_exact(n - s.sent)),
+        }
+    }
+}
+
+/// Largest piece handed to HTTP/2 at once.
+const PIECE: usize = 64 * 1024;
+
+impl Streamed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(forward) = &mut self.forward else { return Poll::Ready(None) };
+        match forward.poll_data(cx, &self.watch) {
+            Poll::Ready(Ok(0)) => {
+                self.end(false);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Ok(n)) => {
+                let n = n.min(PIECE);
+                let piece = Bytes::copy_from_slice(&forward.data()[..n]);
+                forward.consume_data(n);
+                self.sent += n as u64;
+                if forward.response_done() {
+                    self.end(false);
+                } else if let Some(x) = &self.x {
+                    self.watch.arm(super::h1::service_read_timeout(x));
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Poll::Ready(Err(_)) => {
+                self.end(true);
+                Poll::Ready(Some(Err(Broken)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn end(&mut self, broken: bool) {
+        let (Some(forward), Some(x)) = (self.forward.take(), self.x.take()) else { return };
+        let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: self.sent, broken };
+        respond::finish(&self.worker, &x, ending);
+        give_back(&self.worker, forward);
+        self.worker.recycle(x);
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // The client gave up before the end.
+        self.end(true);
+    }
+}

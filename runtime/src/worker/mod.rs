@@ -1,0 +1,14 @@
+//! The data plane: one thread per core, each with its own runtime, connections and pool.
+
+pub mod context;
+pub mod deadline;
+pub mod forward;
+pub mod h1;
+pub mod h2;
+pub mod io;
+pub mod pipeline;
+pub mod proxy;
+pub mod respond;
+pub mod sender;
+pub mod source;
+pub mod tunnel;

@@ -1,0 +1,314 @@
+//! From a parsed request to a decision: route, policies, and what the upstream is to be asked.
+
+use std::fmt::Write as _;
+
+use super::context::Worker;
+use super::source::{BodySource, collect};
+use crate::exchange::Exchange;
+use crate::message::{RequestHead, names, split_port};
+use crate::policy::{Answer, Effect, Flow, Reply, Step};
+use crate::route::normalise::normalise;
+use crate::route::upstream_path::upstream_path;
+use crate::route::{Match, Query};
+use crate::snapshot::{ChainId, RouteId, Scheme};
+
+/// What is to happen with a request.
+pub enum Decision {
+    /// Ask the service that the exchange names.
+    Proxy,
+    Reply(Reply),
+}
+
+/// Runs everything that comes before the upstream.
+pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> Decision {
+    match prepare(x) {
+        Ok(chain) => {
+            if let Some(chain) = chain
+                && let Some(reply) = policies(w, x, chain, body).await
+            {
+                return Decision::Reply(reply);
+            }
+        }
+        Err(reply) => return Decision::Reply(reply),
+    }
+    if x.service.is_none() {
+        let reply = Reply::error(&x.request, x.request_id, 503, "no Service found with those values");
+        return Decision::Reply(reply);
+    }
+    Decision::Proxy
+}
+
+/// Cleans the request, finds its route and checks what Kong checks after the match.
+fn prepare(x: &mut Exchange) -> Result<Option<ChainId>, Reply> {
+    real_ip(x);
+    x.snapshot.stripped_headers.strip(&mut x.request.fields);
+    if let Err(error) = normalise(&x.request.raw_path, &mut x.request.path) {
+        let reply = Reply::gateway_error(&x.request, x.request_id, 400, "Bad request");
+        let _ = error;
+        return Err(reply.closing());
+    }
+    let Some(found) = find_route(x) else {
+        return Err(Reply::error(&x.request, x.request_id, 404, "no Route matched with those values"));
+    };
+    let id = RouteId(found.route);
+    x.route = Some(id);
+    x.matched_len = found.matched_len;
+    x.captures = found.captures;
+    let snapshot = x.snapshot.clone();
+    let route = &snapshot.routes[id.0 as usize];
+    x.service = route.service;
+    after_match(x, route)?;
+    let base = route.service.map_or("/", |s| snapshot.services[s.0 as usize].path.as_str());
+    let path = &mut x.upstream.path;
+    upstream_path(base, &x.request.path, x.matched_len, route.strip_path, route.path_handling_v1, path);
+    Ok(Some(route.chain))
+}
+
+fn find_route(x: &Exchange) -> Option<Match> {
+    let (name, port) = split_port(&x.request.host);
+    let lower;
+    let host = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        lower = name.to_ascii_lowercase();
+        lower.as_str()
+    } else {
+        name
+    };
+    x.snapshot.router.find(&Query {
+        method: &x.request.method,
+        host,
+        port: port.unwrap_or(x.client.local.port()),
+        path: &x.request.path,
+        query: x.request.query.as_deref().unwrap_or(""),
+        fields: &x.request.fields,
+        sni: x.client.tls.then(|| x.client.sni.as_deref().unwrap_or("")),
+        source: x.client.peer,
+        destination: x.client.local,
+    })
+}
+
+/// Kong checks a route's protocols only after the match.
+fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply> {
+    let p = route.protocols;
+    if p.https && !p.http && x.forwarded_scheme() != "https" {
+        return Err(match route.https_redirect_status_code {
+            426 => Reply::error(&x.request, x.request_id, 426, "Please use HTTPS protocol")
+                .field(names::CONNECTION, "Upgrade")
+                .field(names::UPGRADE, "TLS/1.2, HTTP/1.1"),
+            code => {
+                let host = x.request.host_name();
+                let mut to = format!("https://{host}{}", x.request.raw_path);
+                if let Some(q) = &x.request.query {
+                    let _ = write!(to, "?{q}");
+                }
+                Reply::empty(code).field(names::LOCATION, to)
+            }
+        });
+    }
+    if p.grpc || p.grpcs {
+        let is_grpc = x.request.fields.text(&names::CONTENT_TYPE).is_some_and(|t| t.starts_with("application/grpc"));
+        if !is_grpc {
+            return Err(Reply::error(&x.request, x.request_id, 415, "Non-gRPC request matched gRPC route"));
+        }
+        if x.request.version != crate::message::Version::H2 {
+            return Err(Reply::error(&x.request, x.request_id, 426, "Please use HTTP2 protocol")
+                .field(names::CONNECTION, "Upgrade")
+                .field(names::UPGRADE, "HTTP/2"));
+        }
+        if p.grpcs && !p.grpc && x.forwarded_scheme() != "https" {
+            return Err(Reply::with_body(200, "application/grpc", bytes::Bytes::new())
+                .field(crate::message::FieldName::new("grpc-status"), "1")
+                .field(crate::message::FieldName::new("grpc-message"), "gRPC request matched gRPCs route"));
+        }
+    }
+    Ok(())
+}
+
+/// The chain that applies now: it changes once the caller is known.
+fn chain_of(x: &Exchange, before: ChainId) -> ChainId {
+    let Some(class) = x.consumer().and_then(|c| c.class) else { return before };
+    let Some(route) = x.route else { return before };
+    let route = &x.snapshot.routes[route.0 as usize];
+    route.class_chains.iter().find(|(c, _)| *c == class).map_or(before, |(_, chain)| *chain)
+}
+
+async fn policies<B: BodySource>(w: &Worker, x: &mut Exchange, first: ChainId, body: &mut B) -> Option<Reply> {
+    let snapshot = x.snapshot.clone();
+    let mut chain = first;
+    let mut at = 0;
+    while let Some(&(order, step)) = snapshot.chains[chain.0 as usize].steps.get(at) {
+        let step: &Step = &snapshot.steps[step as usize];
+        let mut flow = step.request(x);
+        loop {
+            match flow {
+                Flow::Next => break,
+                Flow::Reply(reply) => return Some(reply),
+                Flow::Await(effect) => {
+                    let answer = perform(w, x, effect, body).await;
+                    flow = step.resume(x, answer);
+                }
+            }
+        }
+        at += 1;
+        let now = chain_of(x, first);
+        if now != chain {
+            // Policies up to here have run; the rest is the rest of the caller's own chain.
+            chain = now;
+            at = snapshot.chains[chain.0 as usize].steps.partition_point(|(o, _)| *o <= order);
+        }
+    }
+    None
+}
+
+async fn perform<B: BodySource>(w: &Worker, x: &mut Exchange, effect: Effect, body: &mut B) -> Answer {
+    match effect {
+        Effect::ReadBody { limit } => {
+            if x.body.is_some() {
+                return Answer::Body(Ok(()));
+            }
+            Answer::Body(collect(body, limit).await.map(|b| x.body = Some(b)))
+        }
+        other => w.effects.perform(other).await,
+    }
+}
+
+/// The steps whose response phases run: those of the chain in force when the answer came.
+fn response_chain(x: &Exchange) -> Option<ChainId> {
+    match x.route {
+        Some(route) => Some(chain_of(x, x.snapshot.routes[route.0 as usize].chain)),
+        None => x.snapshot.no_route_chain,
+    }
+}
+
+/// Runs the response phases of the policies.
+pub fn respond(x: &mut Exchange) {
+    let Some(chain) = response_chain(x) else { return };
+    let snapshot = x.snapshot.clone();
+    for &(_, step) in &snapshot.chains[chain.0 as usize].steps {
+        snapshot.steps[step as usize].response(x);
+    }
+    let extra = std::mem::take(&mut x.response_fields);
+    for (name, value) in extra.iter() {
+        x.response.fields.push(name, value);
+    }
+    x.response_fields = extra;
+}
+
+/// Whether a policy wants the response's body whole.
+pub fn wants_body(x: &Exchange) -> bool {
+    let Some(chain) = response_chain(x) else { return false };
+    let steps = &x.snapshot.chains[chain.0 as usize].steps;
+    steps.iter().any(|(_, s)| x.snapshot.steps[*s as usize].wants_response_body(x))
+}
+
+/// Lets the policies that want it change the response's body.
+pub fn change_body(x: &mut Exchange, mut body: Vec<u8>) -> Vec<u8> {
+    let Some(chain) = response_chain(x) else { return body };
+    let snapshot = x.snapshot.clone();
+    for &(_, step) in &snapshot.chains[chain.0 as usize].steps {
+        let step = &snapshot.steps[step as usize];
+        if step.wants_response_body(x) {
+            body = step.response_body(x, body);
+        }
+    }
+    body
+}
+
+/// The client's address behind trusted proxies (Kong's and nginx's real-ip rules).
+fn real_ip(x: &mut Exchange) {
+    x.client.ip = x.client.peer.ip().to_canonical();
+    let gateway = &x.snapshot.gateway;
+    let trusted = |ip: &std::net::IpAddr| gateway.trusted_ips.iter().any(|net| net.contains(ip));
+    x.client.trusted = !gateway.trusted_ips.is_empty() && trusted(&x.client.ip);
+    if !x.client.trusted {
+        return;
+    }
+    let header = crate::message::FieldName::new(&gateway.real_ip_header);
+    let mut found = Vec::new();
+    for value in x.request.fields.all(&header) {
+        let text = String::from_utf8_lossy(value).into_owned();
+        found.extend(text.split(',').map(|e| e.trim().to_owned()));
+    }
+    let parse = |e: &String| {
+        let bare = e.trim_start_matches('[');
+        let bare = bare.split(']').next().unwrap_or(bare);
+        bare.parse::<std::net::IpAddr>().ok().or_else(|| split_port(e).0.parse().ok())
+    };
+    let mut ip = None;
+    for entry in found.iter().rev() {
+        let Some(this) = parse(entry) else { break };
+        ip = Some(this);
+        if !gateway.real_ip_recursive || !trusted(&this) {
+            break;
+        }
+    }
+    if let Some(ip) = ip {
+        x.client.ip = ip.to_canonical();
+    }
+}
+
+/// Sets what every upstream is told about the client (Kong's proxy headers). Runs after the policies.
+pub fn proxy_headers(x: &mut Exchange) {
+    let trusted = x.client.trusted;
+    let peer = x.client.peer.ip().to_canonical();
+    let mut text = String::with_capacity(64);
+    let request: &mut RequestHead = &mut x.request;
+    let _ = write!(text, "{}", x.client.ip);
+    request.fields.set(&names::X_REAL_IP, &text);
+    // As Kong does: what the client claims stays in front, and the peer that is known comes last.
+    text.clear();
+    for value in request.fields.all(&names::X_FORWARDED_FOR) {
+        text.push_str(&String::from_utf8_lossy(value));
+        text.push_str(", ");
+    }
+    let _ = write!(text, "{peer}");
+    request.fields.set(&names::X_FORWARDED_FOR, &text);
+    let keep = |request: &RequestHead, name| trusted && request.fields.contains(name);
+    if !keep(request, &names::X_FORWARDED_PROTO) {
+        request.fields.set(&names::X_FORWARDED_PROTO, if x.client.tls { "https" } else { "http" });
+    }
+    if !keep(request, &names::X_FORWARDED_HOST) {
+        let host = request.host_name().to_ascii_lowercase();
+        request.fields.set(&names::X_FORWARDED_HOST, host);
+    }
+    if !keep(request, &names::X_FORWARDED_PORT) {
+        let mut digits = itoa::Buffer::new();
+        request.fields.set(&names::X_FORWARDED_PORT, digits.format(x.client.local.port()));
+    }
+    if !keep(request, &names::X_FORWARDED_PATH) {
+        request.fields.remove(&names::X_FORWARDED_PATH);
+        let RequestHead { raw_path, fields, .. } = request;
+        fields.append(&names::X_FORWARDED_PATH, raw_path.as_str());
+    }
+    if !keep(request, &names::X_FORWARDED_PREFIX) {
+        request.fields.remove(&names::X_FORWARDED_PREFIX);
+        let strips = x.route.is_some_and(|r| x.snapshot.routes[r.0 as usize].strip_path);
+        if strips && x.matched_len > 1 {
+            let RequestHead { path, fields, .. } = request;
+            let prefix = &path[..x.matched_len.min(path.len())];
+            fields.append(&names::X_FORWARDED_PREFIX, prefix);
+        }
+    }
+    add_via(&mut request.fields, if request.version == crate::message::Version::H2 { "2 gw" } else { "1.1 gw" });
+    let mut hex = String::with_capacity(32);
+    let _ = write!(hex, "{}", x.request_id);
+    request.fields.set(&names::X_KONG_REQUEST_ID, &hex);
+}
+
+/// Adds the gateway to the list of those that a message went through.
+pub fn add_via(fields: &mut crate::message::Fields, me: &str) {
+    match fields.text(&names::VIA) {
+        None => fields.append(&names::VIA, me),
+        Some(others) => {
+            let all = format!("{others}, {me}");
+            fields.set(&names::VIA, all);
+        }
+    }
+}
+
+/// The port that a scheme means when none is written.
+pub fn default_port(scheme: Scheme) -> u16 {
+    match scheme {
+        Scheme::Http | Scheme::Grpc => 80,
+        Scheme::Https | Scheme::Grpcs => 443,
+    }
+}

@@ -1,0 +1,94 @@
+//! What is the same about a response on every protocol: Kong's fields, the policies' last word, the log line.
+
+use std::time::Duration;
+
+use super::context::Worker;
+use super::pipeline;
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::message::{FieldName, names};
+use crate::policy::Reply;
+
+const UPSTREAM_LATENCY: &str = "X-Kong-Upstream-Latency";
+const PROXY_LATENCY: &str = "X-Kong-Proxy-Latency";
+const RESPONSE_LATENCY: &str = "X-Kong-Response-Latency";
+
+thread_local! {
+    static NAMES: [FieldName; 3] =
+        [UPSTREAM_LATENCY, PROXY_LATENCY, RESPONSE_LATENCY].map(FieldName::new);
+}
+
+fn push_ms(x: &mut Exchange, which: usize, took: Duration) {
+    let mut digits = itoa::Buffer::new();
+    let text = digits.format(took.as_millis() as u64);
+    NAMES.with(|n| x.response.fields.append(&n[which], text));
+}
+
+fn push_request_id(x: &mut Exchange) {
+    let mut hex = [0_u8; 32];
+    let mut id = x.request_id.0;
+    for b in hex.iter_mut().rev() {
+        *b = b"0123456789abcdef"[(id & 15) as usize];
+        id >>= 4;
+    }
+    x.response.fields.set(&names::X_KONG_REQUEST_ID, hex);
+}
+
+/// Finishes the head of an upstream's answer: gateway fields, then the policies.
+pub fn proxied(x: &mut Exchange) {
+    x.local_response = false;
+    pipeline::add_via(&mut x.response.fields, "1.1 gw");
+    let began = x.upstream.began.unwrap_or(x.now.instant);
+    let first = x.upstream.first_byte.unwrap_or(began);
+    push_ms(x, 0, first.duration_since(began));
+    push_ms(x, 1, began.duration_since(x.now.instant));
+    push_request_id(x);
+    pipeline::respond(x);
+}
+
+/// Makes the head of the gateway's own answer in `x.response`; gives back the body.
+pub fn local(x: &mut Exchange, reply: Reply) -> bytes::Bytes {
+    x.local_response = true;
+    x.response.status = reply.status;
+    x.response.fields.clear();
+    push_date(x);
+    x.response.fields.append(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
+    reply.write_fields(&mut x.response.fields);
+    push_ms(x, 2, clock::monotonic().duration_since(x.now.instant));
+    push_request_id(x);
+    pipeline::respond(x);
+    if !pipeline::wants_body(x) {
+        return reply.body;
+    }
+    pipeline::change_body(x, reply.body.to_vec()).into()
+}
+
+/// `Date`, made once a second.
+fn push_date(x: &mut Exchange) {
+    use std::cell::RefCell;
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let second = x.now.unix_ms / 1000;
+    DATE.with_borrow_mut(|(at, text)| {
+        if *at != second {
+            *at = second;
+            *text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(second));
+        }
+        x.response.fields.append(&names::DATE, text.as_str());
+    });
+}
+
+/// How a request ended, for log and metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ending {
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// The response could not be finished.
+    pub broken: bool,
+}
+
+/// Counts and logs a request that is over.
+pub fn finish(w: &Worker, x: &Exchange, ending: Ending) {
+    w.sink.request(x, &ending);
+}

@@ -1,0 +1,117 @@
+//! Writing a message out: its head and small pieces gathered, large ones straight from where they were read.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use super::io::Io;
+use crate::http1::write::{LAST_CHUNK, chunk_size};
+
+/// Pieces up to this size are copied together; larger ones are written from their own place.
+pub const SMALL: usize = 16 * 1024;
+
+/// The state of one message on its way out.
+#[derive(Default)]
+pub struct Sender {
+    out: Vec<u8>,
+    pos: usize,
+    pub chunked: bool,
+    /// Of a large piece's chunk, so much is to be written yet.
+    chunk_left: usize,
+    /// Bytes of body sent or queued.
+    pub sent: u64,
+}
+
+impl Sender {
+    /// The gathered bytes, to add a head to.
+    pub fn head(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Whether everything gathered is written.
+    pub fn is_flushed(&self) -> bool {
+        self.pos == self.out.len()
+    }
+
+    /// Whether a small piece may be added now.
+    pub fn has_room(&self) -> bool {
+        self.chunk_left == 0 && self.out.len() - self.pos < SMALL
+    }
+
+    /// Whether a large piece is under way.
+    pub fn in_large(&self) -> bool {
+        self.chunk_left > 0
+    }
+
+    /// Adds a small piece of the body.
+    pub fn add(&mut self, data: &[u8]) {
+        if self.chunked {
+            chunk_size(&mut self.out, data.len());
+        }
+        self.out.extend_from_slice(data);
+        if self.chunked {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.sent += data.len() as u64;
+    }
+
+    /// Adds the end of the body.
+    pub fn end(&mut self) {
+        if self.chunked {
+            self.out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    /// Writes what is gathered.
+    pub fn poll_flush(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.pos < self.out.len() {
+            match io.poll_write_from(cx, &self.out[self.pos..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => self.pos += n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.out.clear();
+        self.pos = 0;
+        io.poll_flush_all(cx)
+    }
+
+    /// Writes gathered bytes and some of `data` in one call; says how much of `data` went.
+    pub fn poll_large(&mut self, io: &mut Io, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.chunk_left == 0 {
+            if self.chunked {
+                chunk_size(&mut self.out, data.len());
+            }
+            self.chunk_left = data.len();
+        }
+        let data = &data[..data.len().min(self.chunk_left)];
+        loop {
+            let gathered = &self.out[self.pos..];
+            let wrote = match gathered.is_empty() {
+                true => io.poll_write_from(cx, data),
+                false => io.poll_write_pieces(cx, &[IoSlice::new(gathered), IoSlice::new(data)]),
+            };
+            let mut wrote = match wrote {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let of_gathered = wrote.min(self.out.len() - self.pos);
+            self.pos += of_gathered;
+            wrote -= of_gathered;
+            if self.pos == self.out.len() {
+                self.out.clear();
+                self.pos = 0;
+            }
+            if wrote > 0 {
+                self.chunk_left -= wrote;
+                self.sent += wrote as u64;
+                if self.chunk_left == 0 && self.chunked {
+                    self.out.extend_from_slice(b"\r\n");
+                }
+                return Poll::Ready(Ok(wrote));
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Where a request body comes from, seen the same way by everything behind the codec.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use http_body::Body as _;
+
+use super::deadline::Watch;
+use super::io::Io;
+use crate::clock;
+use crate::http1::{BodyDecoder, Buffer, Decoded, Framing};
+use crate::policy::BodyError;
+
+/// A request body.
+pub trait BodySource {
+    /// Waits for data: how many bytes [`BodySource::data`] begins with, 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>>;
+    /// What has arrived; its first so-many bytes are body.
+    fn data(&self) -> &[u8];
+    /// Uses up bytes of the body.
+    fn consume(&mut self, n: usize);
+    /// How the body is framed towards the upstream.
+    fn framing(&self) -> Framing;
+    /// Whether nothing of the body was used yet, so that a request can still go elsewhere.
+    fn untouched(&self) -> bool;
+}
+
+/// Bytes a second below which a body is an attack, and the time before that is held against anyone.
+const RATE_MIN: u64 = 1024;
+const RATE_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A body on an HTTP/1 connection.
+pub struct H1Body<'a> {
+    pub io: &'a mut Io,
+    pub buffer: &'a mut Buffer,
+    pub watch: &'a Watch,
+    pub decoder: BodyDecoder,
+    pub framing: Framing,
+    /// The client waits for `100 Continue`; so many bytes of it are to be sent yet.
+    pub to_continue: usize,
+    pub since: std::time::Instant,
+    pub timeout: std::time::Duration,
+    pub limit: u64,
+}
+
+/// The interim answer that makes a client send its body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl BodySource for H1Body<'_> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        loop {
+            match self.decoder.decode(self.buffer) {
+                Ok(Decoded::Data(n)) => {
+                    self.to_continue = 0;
+                    if self.limit > 0 && self.decoder.received + n as u64 > self.limit {
+                        return Poll::Ready(Err(BodyError::TooLarge));
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Ok(Decoded::End) => return Poll::Ready(Ok(0)),
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Err(BodyError::Broken)),
+            }
+            while self.to_continue > 0 {
+                let rest = &CONTINUE[CONTINUE.len() - self.to_continue..];
+                match self.io.poll_write_from(cx, rest) {
+                    Poll::Ready(Ok(n)) if n > 0 => self.to_continue -= n,
+                    Poll::Ready(_) => return Poll::Ready(Err(BodyError::Broken)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match self.io.poll_read_into(cx, self.buffer.spare()) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(BodyError::Broken)),
+                Poll::Ready(Ok(n)) => {
+                    self.buffer.filled(n);
+                    self.buffer.grow_if_full();
+                    let now = clock::monotonic();
+                    let took = now.duration_since(self.since);
+                    if took > RATE_GRACE && self.decoder.received < RATE_MIN * (took - RATE_GRACE).as_secs() {
+                        return Poll::Ready(Err(BodyError::Timeout));
+                    }
+                    self.watch.arm_from(now, self.timeout);
+                }
+                Poll::Pending if self.watch.poll_over(cx) => return Poll::Ready(Err(BodyError::Timeout)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        self.buffer.data()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.decoder.take(self.buffer, n);
+    }
+
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn untouched(&self) -> bool {
+        self.decoder.received == 0
+    }
+}
+
+/// A body on an HTTP/2 stream.
+pub struct H2Body {
+    incoming: hyper::body::Incoming,
+    piece: Bytes,
+    framing: Framing,
+    received: u64,
+    limit: u64,
+    done: bool,
+}
+
+impl H2Body {
+    /// The body of a request, of at most `limit` bytes (0: any).
+    pub fn new(incoming: hyper::body::Incoming, limit: u64) -> Self {
+        let hint = incoming.size_hint().exact();
+        let (framing, done) = match hint {
+            Some(0) => (Framing::None, true),
+            Some(n) => (Framing::Length(n), false),
+            None => (Framing::Chunked, incoming.is_end_stream()),
+        };
+        let framing = if done { Framing::None } else { framing };
+        Self { incoming, piece: Bytes::new(), framing, received: 0, limit, done }
+    }
+}
+
+impl BodySource for H2Body {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        while self.piece.is_empty() && !self.done {
+            match std::pin::Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.piece = data;
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
+                Poll::Ready(None) => self.done = true,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.limit > 0 && self.received + self.piece.len() as u64 > self.limit {
+            return Poll::Ready(Err(BodyError::TooLarge));
+        }
+        Poll::Ready(Ok(self.piece.len()))
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.piece
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.received += n as u64;
+        self.piece.advance(n);
+    }
+
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn untouched(&self) -> bool {
+        self.received == 0
+    }
+}
+
+/// Reads a body whole, of at most `limit` bytes.
+pub async fn collect<B: BodySource>(body: &mut B, limit: usize) -> Result<Bytes, BodyError> {
+    if let Framing::Length(n) = body.framing()
+        && n > limit as u64
+    {
+        return Err(BodyError::TooLarge);
+    }
+    let mut all = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| body.poll_fill(cx)).await?;
+        if n == 0 {
+            return Ok(all.into());
+        }
+        if all.len() + n > limit {
+            return Err(BodyError::TooLarge);
+        }
+        all.extend_from_slice(&body.data()[..n]);
+        body.consume(n);
+    }
+}

@@ -1,0 +1,101 @@
+//! After a WebSocket handshake: bytes both ways until one side ends.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::forward::Forward;
+use super::io::Io;
+use super::respond::Ending;
+use super::source::H1Body;
+use crate::http1::Buffer;
+use crate::model::gateway::Timeouts;
+
+/// How long a tunnel may be silent in both directions.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// One direction: what was read is written before more is read.
+struct Pipe {
+    ended: bool,
+    flushed: bool,
+    moved: u64,
+}
+
+impl Pipe {
+    /// Moves bytes as far as it goes now; tells whether any moved.
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Io,
+        buffer: &mut Buffer,
+        to: &mut Io,
+    ) -> std::io::Result<bool> {
+        let mut any = false;
+        loop {
+            while !buffer.is_empty() {
+                match to.poll_write_from(cx, buffer.data()) {
+                    Poll::Ready(n) => {
+                        let n = n?;
+                        buffer.consume(n);
+                        self.moved += n as u64;
+                        any = true;
+                    }
+                    Poll::Pending => return Ok(any),
+                }
+            }
+            if self.ended {
+                if !self.flushed && to.poll_end(cx).is_ready() {
+                    self.flushed = true;
+                }
+                return Ok(any);
+            }
+            match from.poll_read_into(cx, buffer.spare()) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(n)) => buffer.filled(n),
+                Poll::Ready(Err(e)) => return Err(e),
+                Poll::Pending => {
+                    if let Poll::Ready(Err(e)) = to.poll_flush_all(cx) {
+                        return Err(e);
+                    }
+                    return Ok(any);
+                }
+            }
+        }
+    }
+}
+
+/// Runs the tunnel to its end. The `101` head was queued already.
+pub async fn run(mut forward: Forward<H1Body<'_>>, _timeouts: &Timeouts) -> Ending {
+    let head = std::mem::take(forward.body_out());
+    let mut up = Pipe { ended: false, flushed: false, moved: 0 };
+    let mut down = Pipe { ended: false, flushed: false, moved: 0 };
+    let mut written = 0;
+    let result: std::io::Result<()> = poll_fn(|cx| {
+        let Forward { body, up: upstream, .. } = &mut forward;
+        while written < head.len() {
+            match body.io.poll_write_from(cx, &head[written..]) {
+                Poll::Ready(Ok(n)) => written += n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let moved = (|| {
+            let a = up.turn(cx, body.io, body.buffer, &mut upstream.io)?;
+            let b = down.turn(cx, &mut upstream.io, &mut upstream.buffer, body.io)?;
+            Ok::<bool, std::io::Error>(a || b)
+        })();
+        match moved {
+            Err(e) => return Poll::Ready(Err(e)),
+            Ok(true) => body.watch.arm(IDLE),
+            Ok(false) => {}
+        }
+        if up.flushed && down.flushed || (down.ended && down.flushed) {
+            return Poll::Ready(Ok(()));
+        }
+        if body.watch.poll_over(cx) {
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    })
+    .await;
+    Ending { request_bytes: up.moved, response_bytes: down.moved, broken: result.is_err() }
+}
