@@ -4,20 +4,23 @@
 //! ([`check`], [`lint`]) and compiled ([`compile`]) into an immutable [`snapshot`], which the workers
 //! ([`worker`]) serve. `docs/architecture.md` draws the whole.
 
+pub mod admin;
 pub mod check;
 pub mod clock;
+pub mod compile;
 pub mod diag;
 pub mod effect;
 pub mod env;
 pub mod exchange;
 pub mod front;
+pub mod http1;
 pub mod limit;
 pub mod lint;
-pub mod http1;
 pub mod message;
 pub mod model;
 pub mod policy;
 pub mod route;
+pub mod server;
 pub mod snapshot;
 pub mod source;
 pub mod template;

@@ -196,7 +196,7 @@ pub fn exchange_in(snapshot: Snapshot, text: &str) -> Exchange {
         connection: 1,
         connection_requests: 1,
     };
-    let upstream = UpstreamRequest { path: path.to_owned(), host: None };
+    let upstream = UpstreamRequest { path: path.to_owned(), ..UpstreamRequest::default() };
     let mut x = Exchange {
         snapshot: SnapshotRef::new(Arc::new(snapshot)),
         request,

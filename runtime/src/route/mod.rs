@@ -1,6 +1,15 @@
 //! Which route a request belongs to: compiled once into an index, pure, knows no HTTP library.
 
+pub mod index;
+pub mod normalise;
+pub mod predicate;
+pub mod priority;
+pub mod upstream_path;
+
 use std::net::SocketAddr;
+
+pub use index::Router;
+use regex::Regex;
 
 use crate::message::Fields;
 use crate::model::gateway::RouterFlavor;
@@ -73,18 +82,19 @@ pub struct RouteError {
     pub message: String,
 }
 
-/// The compiled index.
-#[derive(Default)]
-pub struct Router {}
-
-impl Router {
-    /// Compiles the routes; those that cannot be compiled are left out and reported.
-    pub fn new(_routes: &[RouteSpec], _options: Options) -> (Self, Vec<RouteError>) {
-        (Self {}, Vec::new())
-    }
-
-    /// The route of a request.
-    pub fn find(&self, _query: &Query<'_>) -> Option<Match> {
-        None
-    }
+/// Compiles a pattern with the linear-time engine, and explains what it cannot do.
+pub fn compile_regex(pattern: &str) -> Result<Regex, String> {
+    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build().map_err(|e| {
+        let hint = match pattern {
+            p if p.contains("(?=") || p.contains("(?!") || p.contains("(?<=") || p.contains("(?<!") => {
+                "look-around is not supported: match the wanted text itself, or use a second route with a higher \
+                 regex_priority for what must be left out"
+            }
+            p if p.contains("\\1") || p.contains("\\2") || p.contains("\\k<") => {
+                "backreferences are not supported: write the repeated text out, or check it in the service"
+            }
+            _ => return format!("the regular expression `{pattern}` is not valid: {e}"),
+        };
+        format!("the regular expression `{pattern}` cannot be compiled: {hint}")
+    })
 }

@@ -60,7 +60,9 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.log.send.try_send(batch) {
+        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
+            self.log.send.try_send(batch)
+        {
             let lost = batch.iter().filter(|b| **b == b'\n').count() as u64;
             self.log.dropped.fetch_add(lost, Ordering::Relaxed);
         }

@@ -62,13 +62,18 @@ pub fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
 
 fn certified(pair: &PemPair) -> io::Result<Arc<CertifiedKey>> {
     let chain = certificates(&pair.0)?;
-    let key = PrivateKeyDer::from_pem_slice(pair.1.as_bytes()).map_err(|e| invalid("the key is no valid PEM", e))?;
-    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|e| invalid("certificate and key", e))?;
+    let key = PrivateKeyDer::from_pem_slice(pair.1.as_bytes())
+        .map_err(|e| invalid("the key is no valid PEM", e))?;
+    let key =
+        CertifiedKey::from_der(chain, key, &provider()).map_err(|e| invalid("certificate and key", e))?;
     Ok(Arc::new(key))
 }
 
 /// The configuration of the TLS listeners.
-pub fn server_config(certs: &ServerCertificates<'_>, settings: &TlsSettings) -> io::Result<Arc<ServerConfig>> {
+pub fn server_config(
+    certs: &ServerCertificates<'_>,
+    settings: &TlsSettings,
+) -> io::Result<Arc<ServerConfig>> {
     let mut served = Vec::new();
     for (names, pairs) in &certs.named {
         let keys = pairs.iter().map(certified).collect::<io::Result<_>>()?;
@@ -79,7 +84,10 @@ pub fn server_config(certs: &ServerCertificates<'_>, settings: &TlsSettings) -> 
         (Some(key), _) => vec![key],
         (None, Some(first)) => first.keys.clone(),
         (None, None) => {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "a TLS listener has no certificate to serve"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "a TLS listener has no certificate to serve",
+            ));
         }
     };
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version_1_3 {
@@ -93,7 +101,10 @@ pub fn server_config(certs: &ServerCertificates<'_>, settings: &TlsSettings) -> 
         ClientAuth::None => builder.with_no_client_auth(),
         auth => {
             let path = settings.client_ca.as_deref().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, "client certificates are asked for, but there is no `client_ca`")
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "client certificates are asked for, but there is no `client_ca`",
+                )
             })?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(path)?), provider());
             let verifier = match auth {
@@ -142,7 +153,8 @@ impl BySni {
     fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let parent = name.split_once('.').map(|(_, p)| format!("*.{p}"));
-        let with = |n: &str| self.served.iter().find(|s| s.names.iter().any(|x| x == n)).map(|s| s.keys.as_slice());
+        let with =
+            |n: &str| self.served.iter().find(|s| s.names.iter().any(|x| x == n)).map(|s| s.keys.as_slice());
         with(&name).or_else(|| parent.and_then(|p| with(&p)))
     }
 }

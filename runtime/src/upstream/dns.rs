@@ -146,7 +146,8 @@ fn run(resolver: &std::sync::Weak<Resolver>, asked: &mpsc::Receiver<String>) {
     let mut entries: AHashMap<String, Entry> = AHashMap::new();
     loop {
         let next = entries.values().map(|e| e.ask_again).min();
-        let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(clock::monotonic()));
+        let wait =
+            next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(clock::monotonic()));
         let name = match asked.recv_timeout(wait) {
             Ok(name) => Some(name),
             Err(RecvTimeoutError::Timeout) => None,
@@ -202,7 +203,8 @@ mod tests {
     #[test]
     fn overrides_come_first_and_addresses_are_taken_as_they_are() {
         let o = |t: &str| t.parse::<Override>();
-        let r = Resolver::start(vec![o("a.test:80:127.0.0.1:9000").unwrap(), o("*:81:127.0.0.1:9001").unwrap()]);
+        let r =
+            Resolver::start(vec![o("a.test:80:127.0.0.1:9000").unwrap(), o("*:81:127.0.0.1:9001").unwrap()]);
         let addr = |t: &str| Lookup::Ready(Arc::from([t.parse::<SocketAddr>().unwrap()]));
         assert_eq!(r.lookup("A.test", 80), addr("127.0.0.1:9000"));
         assert_eq!(r.lookup("b.test", 81), addr("127.0.0.1:9001"));

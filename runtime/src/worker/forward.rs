@@ -55,7 +55,17 @@ impl<B: BodySource> Forward<B> {
         let rx = BodyDecoder::new(Framing::None);
         let whole = whole.map(|b| (b, 0));
         Self {
-            body, up, whole, tx, tx_done: false, tx_failed: false, rx, meta, interim: 0, answered: false, websocket,
+            body,
+            up,
+            whole,
+            tx,
+            tx_done: false,
+            tx_failed: false,
+            rx,
+            meta,
+            interim: 0,
+            answered: false,
+            websocket,
         }
     }
 
@@ -182,7 +192,9 @@ impl<B: BodySource> Forward<B> {
                         match head.status {
                             101 if self.websocket && meta.websocket => {}
                             101 => {
-                                return Poll::Ready(Err(Failure::Malformed(Reject::bad("an upgrade nobody asked for"))));
+                                return Poll::Ready(Err(Failure::Malformed(Reject::bad(
+                                    "an upgrade nobody asked for",
+                                ))));
                             }
                             100..=199 => {
                                 self.interim += 1;
@@ -249,7 +261,8 @@ impl<B: BodySource> Forward<B> {
 
     /// The body, and the connection if it can be used again.
     pub fn finish(self) -> (B, Option<UpstreamConn>) {
-        let clean = self.request_sent() && self.rx.done() && self.meta.keep_alive && self.up.buffer.is_empty();
+        let clean =
+            self.request_sent() && self.rx.done() && self.meta.keep_alive && self.up.buffer.is_empty();
         (self.body, clean.then_some(self.up))
     }
 }

@@ -12,9 +12,8 @@ use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
 use super::respond::{self, Ending};
 use super::sender::{SMALL, Sender};
-use super::source::{BodySource as _, CONTINUE, H1Body};
+use super::source::{CONTINUE, H1Body};
 use super::tunnel;
-use crate::clock;
 use crate::exchange::{Client, Exchange};
 use crate::http1::request::{self, Meta};
 use crate::http1::write::{self, ClientLine};
@@ -184,7 +183,8 @@ impl Conn {
     async fn serve_one(&mut self, worker: &Rc<Worker>, x: &mut Box<Exchange>, meta: Meta) -> Next {
         let snapshot = x.snapshot.clone();
         let limits = &snapshot.gateway.limits;
-        let last = worker.draining.get() || x.client.connection_requests >= limits.requests_per_connection as u64;
+        let last =
+            worker.draining.get() || x.client.connection_requests >= limits.requests_per_connection as u64;
         let keep_alive = meta.keep_alive && !last;
         if meta.asterisk {
             self.reply(worker, x, Reply::empty(204), !keep_alive, false).await;
@@ -292,7 +292,9 @@ impl Conn {
     async fn flush(&mut self, sender: &mut Sender, x: &Exchange) -> std::io::Result<()> {
         self.watch.arm(x.snapshot.gateway.timeouts.write);
         std::future::poll_fn(|cx| match sender.poll_flush(&mut self.io, cx) {
-            Poll::Pending if self.watch.poll_over(cx) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+            Poll::Pending if self.watch.poll_over(cx) => {
+                Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
+            }
             other => other,
         })
         .await
@@ -377,8 +379,7 @@ async fn relay(
         }
         None => stream(&mut sender, &mut forward, x).await.is_err(),
     };
-    let ending =
-        Ending { request_bytes: forward.request_bytes(), response_bytes: sender.sent, broken };
+    let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: sender.sent, broken };
     respond::finish(worker, x, ending);
     let unread = !forward.body.decoder.done();
     let (_, idle) = forward.finish();
@@ -401,10 +402,16 @@ fn stated_length(x: &Exchange) -> Option<u64> {
     x.response.fields.text(&crate::message::names::CONTENT_LENGTH)?.parse().ok()
 }
 
-async fn flush_to(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exchange) -> std::io::Result<()> {
+async fn flush_to(
+    sender: &mut Sender,
+    forward: &mut Forward<H1Body<'_>>,
+    x: &Exchange,
+) -> std::io::Result<()> {
     forward.body.watch.arm(x.snapshot.gateway.timeouts.write);
     std::future::poll_fn(|cx| match sender.poll_flush(forward.body.io, cx) {
-        Poll::Pending if forward.body.watch.poll_over(cx) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+        Poll::Pending if forward.body.watch.poll_over(cx) => {
+            Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
+        }
         other => other,
     })
     .await
@@ -514,9 +521,4 @@ async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exch
 /// How long an upstream may be silent.
 pub fn service_read_timeout(x: &Exchange) -> Duration {
     x.service.map_or(Duration::from_secs(60), |s| x.snapshot.services[s.0 as usize].read_timeout)
-}
-
-/// When the present is needed only for arming deadlines.
-pub fn now() -> std::time::Instant {
-    clock::monotonic()
 }

@@ -61,7 +61,11 @@ impl tokio::io::AsyncRead for Rewound {
 }
 
 impl tokio::io::AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
     fn poll_write_vectored(
@@ -164,7 +168,8 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
             Ok(body) => {
                 let body = pipeline::change_body(&mut x, body);
                 let sent = body.len() as u64;
-                let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
+                let ending =
+                    Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
                 give_back(&worker, forward);
                 finished(&worker, x, Bytes::from(body), ending)
             }
@@ -289,7 +294,8 @@ fn finished(worker: &Rc<Worker>, x: Box<Exchange>, body: Bytes, ending: Ending) 
 /// The response's head in hyper's form, without fields of one connection only.
 fn head(x: &Exchange) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() = http::StatusCode::from_u16(x.response.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+    *response.status_mut() =
+        http::StatusCode::from_u16(x.response.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     for (tag, name, value) in x.response.fields.iter_tagged() {
         if write::hop_by_hop(tag) {

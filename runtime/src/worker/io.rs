@@ -46,7 +46,11 @@ impl Io {
 
     /// Writes some of several pieces.
     #[inline]
-    pub fn poll_write_pieces(&mut self, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn poll_write_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         each!(self, s => Pin::new(s).poll_write_vectored(cx, pieces))
     }
 

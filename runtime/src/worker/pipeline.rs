@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::context::Worker;
 use super::source::{BodySource, collect};
 use crate::exchange::Exchange;
-use crate::message::{RequestHead, names, split_port};
+use crate::message::{FieldName, RequestHead, names, split_port};
 use crate::policy::{Answer, Effect, Flow, Reply, Step};
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::upstream_path;
@@ -43,8 +43,8 @@ fn prepare(x: &mut Exchange) -> Result<Option<ChainId>, Reply> {
     real_ip(x);
     x.snapshot.stripped_headers.strip(&mut x.request.fields);
     if let Err(error) = normalise(&x.request.raw_path, &mut x.request.path) {
+        x.keep(crate::telemetry::Why(error.to_string()));
         let reply = Reply::gateway_error(&x.request, x.request_id, 400, "Bad request");
-        let _ = error;
         return Err(reply.closing());
     }
     let Some(found) = find_route(x) else {
@@ -105,7 +105,8 @@ fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply
         });
     }
     if p.grpc || p.grpcs {
-        let is_grpc = x.request.fields.text(&names::CONTENT_TYPE).is_some_and(|t| t.starts_with("application/grpc"));
+        let is_grpc =
+            x.request.fields.text(&names::CONTENT_TYPE).is_some_and(|t| t.starts_with("application/grpc"));
         if !is_grpc {
             return Err(Reply::error(&x.request, x.request_id, 415, "Non-gRPC request matched gRPC route"));
         }
@@ -116,8 +117,8 @@ fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply
         }
         if p.grpcs && !p.grpc && x.forwarded_scheme() != "https" {
             return Err(Reply::with_body(200, "application/grpc", bytes::Bytes::new())
-                .field(crate::message::FieldName::new("grpc-status"), "1")
-                .field(crate::message::FieldName::new("grpc-message"), "gRPC request matched gRPCs route"));
+                .field(FieldName::new("grpc-status"), "1")
+                .field(FieldName::new("grpc-message"), "gRPC request matched gRPCs route"));
         }
     }
     Ok(())
@@ -131,7 +132,12 @@ fn chain_of(x: &Exchange, before: ChainId) -> ChainId {
     route.class_chains.iter().find(|(c, _)| *c == class).map_or(before, |(_, chain)| *chain)
 }
 
-async fn policies<B: BodySource>(w: &Worker, x: &mut Exchange, first: ChainId, body: &mut B) -> Option<Reply> {
+async fn policies<B: BodySource>(
+    w: &Worker,
+    x: &mut Exchange,
+    first: ChainId,
+    body: &mut B,
+) -> Option<Reply> {
     let snapshot = x.snapshot.clone();
     let mut chain = first;
     let mut at = 0;
@@ -222,7 +228,7 @@ fn real_ip(x: &mut Exchange) {
     if !x.client.trusted {
         return;
     }
-    let header = crate::message::FieldName::new(&gateway.real_ip_header);
+    let header = FieldName::new(&gateway.real_ip_header);
     let mut found = Vec::new();
     for value in x.request.fields.all(&header) {
         let text = String::from_utf8_lossy(value).into_owned();
@@ -262,7 +268,7 @@ pub fn proxy_headers(x: &mut Exchange) {
     }
     let _ = write!(text, "{peer}");
     request.fields.set(&names::X_FORWARDED_FOR, &text);
-    let keep = |request: &RequestHead, name| trusted && request.fields.contains(name);
+    let keep = |request: &RequestHead, name: &FieldName| trusted && request.fields.contains(name);
     if !keep(request, &names::X_FORWARDED_PROTO) {
         request.fields.set(&names::X_FORWARDED_PROTO, if x.client.tls { "https" } else { "http" });
     }
@@ -288,7 +294,10 @@ pub fn proxy_headers(x: &mut Exchange) {
             fields.append(&names::X_FORWARDED_PREFIX, prefix);
         }
     }
-    add_via(&mut request.fields, if request.version == crate::message::Version::H2 { "2 gw" } else { "1.1 gw" });
+    add_via(
+        &mut request.fields,
+        if request.version == crate::message::Version::H2 { "2 gw" } else { "1.1 gw" },
+    );
     let mut hex = String::with_capacity(32);
     let _ = write!(hex, "{}", x.request_id);
     request.fields.set(&names::X_KONG_REQUEST_ID, &hex);

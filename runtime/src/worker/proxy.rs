@@ -36,7 +36,9 @@ impl ProxyError {
                 (504, "The upstream server is timing out")
             }
             Self::Exchange(Failure::Body(e)) => return body_reply(x, *e),
-            Self::Connect(_) | Self::Exchange(_) => (502, "An invalid response was received from the upstream server"),
+            Self::Connect(_) | Self::Exchange(_) => {
+                (502, "An invalid response was received from the upstream server")
+            }
         };
         match self {
             Self::NoTarget(_) => Reply::error(&x.request, x.request_id, status, message),
@@ -54,7 +56,9 @@ impl ProxyError {
             Self::Exchange(Failure::Closed) => "the upstream closed the connection early".to_owned(),
             Self::Exchange(Failure::Reset(e)) => format!("the connection to the upstream failed: {e}"),
             Self::Exchange(Failure::Timeout) => "the upstream took too long".to_owned(),
-            Self::Exchange(Failure::Malformed(r)) => format!("the upstream's answer is malformed: {}", r.reason),
+            Self::Exchange(Failure::Malformed(r)) => {
+                format!("the upstream's answer is malformed: {}", r.reason)
+            }
         }
     }
 }

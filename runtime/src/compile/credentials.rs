@@ -1,0 +1,51 @@
+//! Credentials by what a client shows.
+
+use crate::check::Checked;
+use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::{CredentialKind, Model};
+use crate::policy::{basic_auth, key_auth};
+use crate::snapshot::{ConsumerId, Credential, Credentials};
+use crate::token::verify::Key;
+
+/// Indexes every credential of a model.
+pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Credentials {
+    let mut all = Credentials::default();
+    for (c, &owner) in model.credentials.iter().zip(&model.links().credential_consumer) {
+        let consumer = ConsumerId(owner as u32);
+        let text = |name: &str| c.record.str(name).unwrap_or_default().to_owned();
+        let id = c.id.clone();
+        match c.kind {
+            CredentialKind::KeyAuth => {
+                all.key_auth
+                    .insert(key_auth::fingerprint(&text("key")), Credential { id, consumer, data: () });
+            }
+            CredentialKind::Jwt => match Key::from_credential(&c.record) {
+                Ok(data) => {
+                    all.jwt.insert(text("key"), Credential { id, consumer, data });
+                }
+                Err(why) => diags.push(Diagnostic::new(&codes::INVALID_VALUE, c.span, why)),
+            },
+            CredentialKind::BasicAuth => {
+                let data = basic_auth::secret(&text("password"), &model.consumers[owner].id);
+                all.basic_auth.insert(text("username"), Credential { id, consumer, data });
+            }
+            CredentialKind::HmacAuth => {
+                let data = text("secret").into_bytes();
+                all.hmac_auth.insert(text("username"), Credential { id, consumer, data });
+            }
+            CredentialKind::Acl | CredentialKind::OAuth2 => {}
+        }
+    }
+    all
+}
+
+/// The groups that each consumer's acls name, in order.
+pub fn acl_groups(model: &Checked<Model>) -> Vec<Vec<String>> {
+    let mut groups = vec![Vec::new(); model.consumers.len()];
+    for (c, &owner) in model.credentials.iter().zip(&model.links().credential_consumer) {
+        if c.kind == CredentialKind::Acl {
+            groups[owner].extend(c.record.str("group").map(str::to_owned));
+        }
+    }
+    groups
+}

@@ -1,0 +1,99 @@
+//! Services, and the certificates for clients.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::check::Checked;
+use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::{Model, Service as Written};
+use crate::snapshot::{Certificate, Scheme, Service, UpstreamId};
+use crate::tls::{ClientSettings, ClientTls, PemPair, client_config};
+
+/// Makes the table of services.
+pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Box<[Service]> {
+    let mut configs = HashMap::new();
+    let mut services = Vec::with_capacity(model.services.len());
+    for (i, s) in model.services.iter().enumerate() {
+        let scheme = match s.protocol.as_str() {
+            "https" => Scheme::Https,
+            "grpc" => Scheme::Grpc,
+            "grpcs" => Scheme::Grpcs,
+            _ => Scheme::Http,
+        };
+        let tls = match scheme {
+            Scheme::Https | Scheme::Grpcs => tls_of(model, i, s, scheme, &mut configs, diags),
+            Scheme::Http | Scheme::Grpc => None,
+        };
+        services.push(Service {
+            id: s.id.clone(),
+            name: s.name.as_ref().map(|n| n.value.clone()),
+            scheme,
+            host: s.host.value.clone(),
+            port: s.port,
+            path: s.path.as_ref().map_or_else(|| "/".to_owned(), |p| p.value.clone()),
+            retries: s.retries,
+            connect_timeout: Duration::from_millis(s.connect_timeout),
+            write_timeout: Duration::from_millis(s.write_timeout),
+            read_timeout: Duration::from_millis(s.read_timeout),
+            upstream: model.links().service_upstream.get(i).copied().flatten().map(|u| UpstreamId(u as u32)),
+            tls,
+        });
+    }
+    services.into()
+}
+
+/// What decides about a TLS configuration; services alike in it share one, and so their connections.
+type TlsKey = (bool, Vec<usize>, Option<usize>, bool);
+
+fn tls_of(
+    model: &Checked<Model>,
+    i: usize,
+    s: &Written,
+    scheme: Scheme,
+    configs: &mut HashMap<TlsKey, Arc<rustls::ClientConfig>>,
+    diags: &mut Diags,
+) -> Option<ClientTls> {
+    let links = model.links();
+    let name = Arc::from(s.host.value.as_str());
+    let verify = s.tls_verify.unwrap_or(model.gateway.tls.verify_upstreams);
+    let cas = links.service_cas.get(i).cloned().unwrap_or_default();
+    let certificate = links.service_certificate.get(i).copied().flatten();
+    let h2 = scheme == Scheme::Grpcs;
+    let key = (verify, cas.clone(), certificate, h2);
+    if let Some(config) = configs.get(&key) {
+        return Some(ClientTls { config: Arc::clone(config), name });
+    }
+    let pair: Option<PemPair> = certificate.map(|c| {
+        let c = &model.certificates[c];
+        (c.cert.value.clone(), c.key.value.clone())
+    });
+    let extra = model.gateway.tls.upstream_ca.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
+    let ca = cas.iter().map(|c| model.ca_certificates[*c].cert.as_str()).chain(extra.as_deref()).collect();
+    match client_config(&ClientSettings { verify, ca, client_certificate: pair.as_ref(), h2 }) {
+        Ok(config) => {
+            configs.insert(key, Arc::clone(&config));
+            Some(ClientTls { config, name })
+        }
+        Err(e) => {
+            diags.push(Diagnostic::new(&codes::INVALID_VALUE, s.span, e.to_string()));
+            None
+        }
+    }
+}
+
+/// The server certificates with the names that they are for.
+pub fn certificates(model: &Checked<Model>) -> Box<[Certificate]> {
+    let mut all: Vec<Certificate> = Vec::with_capacity(model.certificates.len());
+    for c in &model.certificates {
+        let mut pairs = vec![(c.cert.value.clone(), c.key.value.clone())];
+        if let (Some(cert), Some(key)) = (&c.cert_alt, &c.key_alt) {
+            pairs.push((cert.value.clone(), key.value.clone()));
+        }
+        all.push(Certificate { snis: Vec::new(), pairs });
+    }
+    for (sni, &certificate) in model.snis.iter().zip(&model.links().sni_certificate) {
+        all[certificate].snis.push(sni.name.value.to_ascii_lowercase());
+    }
+    all.into()
+}

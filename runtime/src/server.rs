@@ -1,0 +1,137 @@
+//! The running gateway: its threads, and what can be done to them from outside.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::admin;
+use crate::snapshot::Snapshot;
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::Sink;
+use crate::telemetry::access_log::Log;
+use crate::telemetry::metrics::{Metrics, Slab};
+use crate::upstream::dns::{Override, Resolver};
+use crate::worker::context::Common;
+use crate::worker::listen::{Listener, Slot, accept};
+use crate::worker::run::{self, Start};
+
+/// What a server is started with.
+pub struct Options {
+    pub listeners: Vec<Listener>,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    pub admin: Option<std::net::TcpListener>,
+    pub overrides: Vec<Override>,
+    pub log: Option<Log>,
+}
+
+/// A running gateway.
+pub struct Server {
+    pub common: Arc<Common>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Starts every thread; connections are taken from now on.
+    pub fn start(snapshot: Snapshot, options: Options) -> io::Result<Self> {
+        let common = Arc::new(Common {
+            publisher: Publisher::new(snapshot),
+            resolver: Resolver::start(options.overrides),
+            connections: AtomicUsize::new(0),
+            next_connection: AtomicU64::new(1),
+        });
+        resolve_ahead(&common);
+        let (stop, stopped) = watch::channel(false);
+        let count = options.workers.max(1);
+        let mut slabs = Vec::with_capacity(count);
+        let mut slots = Vec::with_capacity(count);
+        let mut workers = Vec::with_capacity(count);
+        for n in 0..count {
+            let (send, incoming) = mpsc::unbounded_channel();
+            let slot = Slot { send, load: Arc::new(AtomicUsize::new(0)) };
+            let slab = Arc::new(Slab::default());
+            let sink = SinkParts { slab: Arc::clone(&slab), log: options.log.clone() };
+            // A single worker accepts by itself, which saves the hop.
+            let own = if count == 1 { options.listeners.clone() } else { Vec::new() };
+            let (common, slot_of, stop) = (Arc::clone(&common), slot.clone(), stopped.clone());
+            let thread = std::thread::Builder::new().name(format!("gw-worker-{n}"));
+            workers.push(thread.spawn(move || {
+                run::run(Start { common, sink: sink.build(), incoming, slot: slot_of, own, stop })
+            })?);
+            slots.push(slot);
+            slabs.push(slab);
+        }
+        let metrics =
+            Arc::new(Metrics { slabs, common: Arc::clone(&common), started: crate::clock::monotonic() });
+        if count > 1 {
+            spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
+        }
+        if let Some(socket) = options.admin {
+            admin::spawn(socket, metrics, stopped)?;
+        }
+        let addrs = options.listeners.iter().map(|l| l.addr).collect();
+        Ok(Self { common, stop, workers, addrs })
+    }
+
+    /// Puts a new snapshot in force.
+    pub fn publish(&self, snapshot: Snapshot) -> u64 {
+        let generation = self.common.publisher.publish(snapshot);
+        resolve_ahead(&self.common);
+        generation
+    }
+
+    /// Takes nothing new, finishes what is in flight within the drain time, and ends.
+    pub fn drain(self) {
+        let _ = self.stop.send(true);
+        for worker in self.workers {
+            // A worker that panicked as a whole has nothing left to drain.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// What a worker's sink is made of on its own thread.
+struct SinkParts {
+    slab: Arc<Slab>,
+    log: Option<Log>,
+}
+
+impl SinkParts {
+    fn build(self) -> Sink {
+        Sink { metrics: self.slab, log: self.log.map(|l| l.writer()) }
+    }
+}
+
+/// Asks for every service's name now, so that no request has to wait for it.
+fn resolve_ahead(common: &Common) {
+    for service in &common.publisher.current().services {
+        if service.upstream.is_none() {
+            let _ = common.resolver.lookup(&service.host, service.port);
+        }
+    }
+}
+
+fn spawn_acceptor(
+    listeners: Vec<Listener>,
+    slots: Vec<Slot>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name("gw-accept".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(async {
+            let tasks: Vec<_> =
+                listeners.into_iter().map(|l| tokio::spawn(accept(l, slots.clone()))).collect();
+            let _ = stop.wait_for(|s| *s).await;
+            for task in tasks {
+                task.abort();
+            }
+        });
+        Ok(())
+    })
+}
