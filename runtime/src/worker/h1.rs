@@ -370,7 +370,7 @@ async fn relay(
         _ => None,
     };
     let line = ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated };
-    let mut sender = Sender { chunked: framing == Framing::Chunked, ..Sender::default() };
+    let mut sender = Sender::new(framing == Framing::Chunked);
     write::response(sender.head(), &x.response, &line);
     let broken = match whole {
         Some(body) => {

@@ -22,6 +22,11 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// For a body that is framed in chunks, or not.
+    pub fn new(chunked: bool) -> Self {
+        Self { chunked, ..Self::default() }
+    }
+
     /// The gathered bytes, to add a head to.
     pub fn head(&mut self) -> &mut Vec<u8> {
         &mut self.out
