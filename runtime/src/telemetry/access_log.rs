@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ const WAITING: usize = 256;
 pub struct Log {
     send: SyncSender<Vec<u8>>,
     pub dropped: Arc<AtomicU64>,
+    done: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -30,15 +31,27 @@ impl Log {
     pub fn start(mut to: Box<dyn std::io::Write + Send>) -> std::io::Result<Self> {
         let (send, receive) = mpsc::sync_channel::<Vec<u8>>(WAITING);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lost = Arc::clone(&dropped);
+        let done = Arc::new(AtomicBool::new(false));
+        let (lost, ended) = (Arc::clone(&dropped), Arc::clone(&done));
         std::thread::Builder::new().name("gw-log".into()).spawn(move || {
             while let Ok(batch) = receive.recv() {
                 if to.write_all(&batch).and_then(|()| to.flush()).is_err() {
                     lost.fetch_add(batch.iter().filter(|b| **b == b'\n').count() as u64, Ordering::Relaxed);
                 }
             }
+            ended.store(true, Ordering::Release);
         })?;
-        Ok(Self { send, dropped })
+        Ok(Self { send, dropped, done })
+    }
+
+    /// Waits until what was handed on is written, at most so long. To be called when all writers are gone.
+    pub fn close(self, patience: Duration) {
+        let done = Arc::clone(&self.done);
+        drop(self.send);
+        let until = crate::clock::monotonic() + patience;
+        while !done.load(Ordering::Acquire) && crate::clock::monotonic() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// One worker's writer.

@@ -4,6 +4,7 @@ mod fix;
 mod levels;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gw_runtime::diag::{Diags, has_errors};
@@ -146,8 +147,8 @@ impl Run {
 }
 
 /// What only compiling finds: values that a policy cannot work with.
-fn compile(_checked: &check::Checked<Model>) -> Diags {
-    Diags::new()
+fn compile(checked: &check::Checked<Model>) -> Diags {
+    gw_runtime::compile::build(checked, &Arc::default()).1
 }
 
 /// `1 service, 2 routes`: what a config holds, without what it has none of.

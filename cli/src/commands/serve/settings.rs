@@ -1,0 +1,98 @@
+//! What flags and file say about the process, resolved: flags win over the file, the file over defaults.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use gw_runtime::model::Gateway;
+use gw_runtime::model::gateway::AccessLog;
+use gw_runtime::telemetry::access_log::Log;
+use gw_runtime::worker::listen::{Listener, bind};
+use ipnet::IpNet;
+
+use super::Args;
+use crate::exit::{Code, WithCode};
+
+/// A CIDR or a single address.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().ok();
+    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        .ok_or_else(|| "expected an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// Binds every listener.
+pub fn listeners(args: &Args, gateway: &Gateway) -> Result<Vec<Listener>, WithCode> {
+    let mut wanted: Vec<(SocketAddr, bool)> = Vec::new();
+    wanted.extend(args.listen.iter().map(|a| (*a, false)));
+    wanted.extend(args.listen_tls.iter().map(|a| (*a, true)));
+    if wanted.is_empty() {
+        wanted.extend(gateway.listeners.iter().map(|l| (l.addr, l.tls)));
+    }
+    if wanted.is_empty() {
+        wanted.push((SocketAddr::from(([0, 0, 0, 0], 8000)), false));
+    }
+    wanted
+        .into_iter()
+        .map(|(addr, tls)| {
+            bind(addr, tls).map_err(|e| {
+                let hint = match e.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        ": another process listens there; choose another with --listen"
+                    }
+                    std::io::ErrorKind::PermissionDenied => ": ports below 1024 need privileges",
+                    _ => "",
+                };
+                WithCode(Code::Environment, format!("cannot listen on {addr}: {e}{hint}"))
+            })
+        })
+        .collect()
+}
+
+/// Worker threads.
+pub fn workers(args: &Args, gateway: &Gateway) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    match args.workers.unwrap_or(gateway.workers) {
+        0 => cores(),
+        n => n,
+    }
+}
+
+/// Binds the admin listener, if there is one.
+pub fn admin(args: &Args, gateway: &Gateway) -> Result<Option<TcpListener>, WithCode> {
+    let Some(addr) = args.admin.or(gateway.admin) else { return Ok(None) };
+    match TcpListener::bind(addr) {
+        Ok(socket) => {
+            eprintln!("admin on http://{}", socket.local_addr().unwrap_or(addr));
+            Ok(Some(socket))
+        }
+        Err(e) => Err(WithCode(Code::Environment, format!("cannot listen on {addr} for admin: {e}"))),
+    }
+}
+
+/// Opens the access log, if there is one.
+pub fn log(args: &Args, gateway: &Gateway) -> Result<Option<Log>, WithCode> {
+    let place = match args.access_log.as_deref() {
+        Some("off") => AccessLog::Off,
+        Some("stdout") => AccessLog::Stdout,
+        Some(file) => AccessLog::File(file.into()),
+        None => gateway.access_log.clone(),
+    };
+    let to: Box<dyn std::io::Write + Send> = match place {
+        AccessLog::Off => return Ok(None),
+        AccessLog::Stdout => Box::new(std::io::stdout()),
+        AccessLog::File(path) => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+            Box::new(file.map_err(|e| {
+                WithCode(Code::Environment, format!("cannot write the access log `{}`: {e}", path.display()))
+            })?)
+        }
+    };
+    Log::start(to)
+        .map(Some)
+        .map_err(|e| WithCode(Code::Environment, format!("cannot start the access log: {e}")))
+}
+
+/// Every connection is a file: takes as many as the system allows.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+}
