@@ -323,3 +323,17 @@ fn a_config_of_thousands_of_routes_is_read_in_linear_time() {
     assert!(found.is_empty());
     assert_eq!(model.routes.len(), 3_000);
 }
+
+#[test]
+fn damaged_configs_give_findings_and_never_a_panic() {
+    let text = include_str!("../../../fixtures/orders/kong.yaml");
+    let places: Vec<usize> = text.char_indices().map(|(i, _)| i).collect();
+    for (n, at) in places.iter().enumerate() {
+        let (before, after) = text.split_at(*at);
+        let odd = ["\"", "{", "]", ": ", "\n", "&a ", "*a", "- ", "${", "\t", "~", "é"][n % 12];
+        for damaged in [before.to_owned(), format!("{before}{odd}{after}")] {
+            let (model, _) = load_text(&damaged);
+            let _ = crate::check::run(model);
+        }
+    }
+}

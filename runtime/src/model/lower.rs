@@ -136,7 +136,10 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                             .fix(entry.key_span, near, Applicability::Unsafe);
                     }
                     if diagnostic.fix.is_none() {
-                        let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
+                        if key.starts_with(['x', '.']) && diagnostic.help.is_none() {
+                        diagnostic = diagnostic.help("put what only holds anchors into the list `_ignore`");
+                    }
+                    let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
                         diagnostic = diagnostic.note(format!("the keys of a config are {}", all.join(", ")));
                     }
                     self.report(diagnostic);
