@@ -137,9 +137,10 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                     }
                     if diagnostic.fix.is_none() {
                         if key.starts_with(['x', '.']) && diagnostic.help.is_none() {
-                        diagnostic = diagnostic.help("put what only holds anchors into the list `_ignore`");
-                    }
-                    let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
+                            diagnostic =
+                                diagnostic.help("put what only holds anchors into the list `_ignore`");
+                        }
+                        let all: Vec<_> = names().map(|n| format!("`{n}`")).collect();
                         diagnostic = diagnostic.note(format!("the keys of a config are {}", all.join(", ")));
                     }
                     self.report(diagnostic);
