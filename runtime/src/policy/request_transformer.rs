@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use super::form::{Args, Form, Media};
-use super::transform::{self, Pair};
+use super::transform::{self, Header, Pair};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields};
@@ -368,15 +368,17 @@ fn header_rules(config: &Record, cx: &mut Cx<'_>) -> Option<(Rules<FieldName>, O
     let mut remove = Vec::new();
     for name in transform::names(config, "headers") {
         match transform::header(&name, name.span, cx) {
-            Ok(found) => remove.extend(found),
-            Err(()) => good = false,
+            Header::Known(name) => remove.push(name),
+            Header::Framing => {}
+            Header::Bad => good = false,
         }
     }
     let mut rename = Vec::new();
     for (old, pair) in with_names(config, "rename", cx)? {
         match transform::header(&pair.value, pair.span, cx) {
-            Ok(new) => rename.extend(new.map(|new| (old, new))),
-            Err(()) => good = false,
+            Header::Known(new) => rename.push((old, new)),
+            Header::Framing => {}
+            Header::Bad => good = false,
         }
     }
     let mut host = None;

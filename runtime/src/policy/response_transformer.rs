@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::form::append_json;
-use super::transform::{self, Pair};
+use super::transform::{self, Header, Pair};
 use super::{Cx, Descriptor, Flow, Policy};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
@@ -89,16 +89,18 @@ impl Policy for ResponseTransformer {
         let mut remove = Vec::new();
         for name in transform::names(config, "headers") {
             match transform::header(&name, name.span, cx) {
-                Ok(found) => remove.extend(found),
-                Err(()) => good = false,
+                Header::Known(name) => remove.push(name),
+                Header::Framing => {}
+                Header::Bad => good = false,
             }
         }
         let mut rename = Vec::new();
         let pairs = transform::pairs(config, "rename", "headers", cx)?;
         for (old, pair) in transform::headers(pairs, cx)? {
             match transform::header(&pair.value, pair.span, cx) {
-                Ok(new) => rename.extend(new.map(|new| (old, new))),
-                Err(()) => good = false,
+                Header::Known(new) => rename.push((old, new)),
+                Header::Framing => {}
+                Header::Bad => good = false,
             }
         }
         let mut headers = |stage| {

@@ -68,12 +68,21 @@ fn split(text: &Spanned<String>) -> Option<Pair> {
 const FRAMING: &[&str] =
     &["Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "TE", "Trailer"];
 
-/// A header's name, if a rule may name it: what is no name is reported as an error, framing as a warning.
-pub fn header(name: &str, span: Span, cx: &mut Cx<'_>) -> Result<Option<FieldName>, ()> {
+/// What a rule names.
+pub enum Header {
+    Known(FieldName),
+    /// A field that rules have no effect on.
+    Framing,
+    /// No field name.
+    Bad,
+}
+
+/// The header that a rule names: what is no name is reported as an error, framing as a warning.
+pub fn header(name: &str, span: Span, cx: &mut Cx<'_>) -> Header {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
         cx.report(&codes::INVALID_VALUE, span, format!("'{name}' is not a valid header name"));
-        return Err(());
+        return Header::Bad;
     }
     if FRAMING.iter().any(|f| f.eq_ignore_ascii_case(name)) {
         cx.diags.push(
@@ -81,9 +90,9 @@ pub fn header(name: &str, span: Span, cx: &mut Cx<'_>) -> Result<Option<FieldNam
                 .note("the field belongs to the framing of the message, which the gateway writes itself")
                 .help("remove the rule"),
         );
-        return Ok(None);
+        return Header::Framing;
     }
-    Ok(Some(FieldName::new(name)))
+    Header::Known(FieldName::new(name))
 }
 
 /// Header pairs with names that are ready for use.
@@ -91,13 +100,13 @@ pub fn headers(pairs: Vec<Pair>, cx: &mut Cx<'_>) -> Option<Vec<(FieldName, Pair
     let mut out = Some(Vec::new());
     for pair in pairs {
         match header(&pair.name, pair.span, cx) {
-            Ok(Some(name)) => {
+            Header::Known(name) => {
                 if let Some(list) = &mut out {
                     list.push((name, pair));
                 }
             }
-            Ok(None) => {}
-            Err(()) => out = None,
+            Header::Framing => {}
+            Header::Bad => out = None,
         }
     }
     out
