@@ -26,7 +26,16 @@ pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Credentials {
                 Err(why) => diags.push(Diagnostic::new(&codes::INVALID_VALUE, c.span, why)),
             },
             CredentialKind::BasicAuth => {
-                let data = basic_auth::secret(&text("password"), &model.consumers[owner].id);
+                let password = text("password");
+                let data = match c.hashed {
+                    true => basic_auth::prehashed(&password),
+                    false => Some(basic_auth::secret(&password, &model.consumers[owner].id)),
+                };
+                let Some(data) = data else {
+                    let message = "with `_transform: false` a password is its SHA-1 in hexadecimal";
+                    diags.push(Diagnostic::new(&codes::INVALID_VALUE, c.record.span_of("password"), message));
+                    continue;
+                };
                 all.basic_auth.insert(text("username"), Credential { id, consumer, data });
             }
             CredentialKind::HmacAuth => {

@@ -273,12 +273,13 @@ fn fields(
             tags::TRANSFER_ENCODING => {
                 if chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     let known = value.to_ascii_lowercase();
-                    let unknown = !known.split(|b| *b == b',').any(|c| {
-                        matches!(
-                            scan::trim(c),
-                            b"chunked" | b"gzip" | b"deflate" | b"compress" | b"identity" | b"x-gzip"
-                        )
-                    });
+                    let unknown = !known.is_empty()
+                        && !known.split(|b| *b == b',').any(|c| {
+                            matches!(
+                                scan::trim(c),
+                                b"chunked" | b"gzip" | b"deflate" | b"compress" | b"identity" | b"x-gzip"
+                            )
+                        });
                     return Err(match unknown {
                         true => Reject { status: 501, reason: "the transfer coding is not supported" },
                         false => Reject::bad("the Transfer-Encoding is not `chunked`"),
@@ -294,6 +295,10 @@ fn fields(
                 }
                 upgrade |= list_has(value, "upgrade");
                 connection_named |= !matches!(value.len(), 0 | 5 | 7 | 10);
+            }
+            tags::AUTHORIZATION if head.fields.contains(&names::AUTHORIZATION) => {
+                // Which of two counts is what parsers disagree about.
+                return Err(Reject::bad("the request has two Authorization headers"));
             }
             tags::UPGRADE => websocket = value.eq_ignore_ascii_case(b"websocket"),
             tags::TE => meta.te_trailers |= list_has(value, "trailers"),

@@ -1,7 +1,7 @@
 //! Heads and chunk frames as bytes.
 
 use super::Framing;
-use crate::message::{Fields, RequestHead, ResponseHead, Version, name, tags};
+use crate::message::{Fields, RequestHead, ResponseHead, Version, name, names, tags};
 
 /// Whether a field belongs to one connection only, so that the codec alone writes it.
 #[inline]
@@ -110,6 +110,16 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, to: &ClientLine) {
             }
         }
         Framing::UntilClose => {}
+    }
+    if head.status == 426
+        && let Some(protocols) = head.fields.get(&names::UPGRADE)
+    {
+        // RFC 9110 15.5.22: the one response that must say what to upgrade to.
+        line(out, b"Upgrade", protocols);
+        let connection: &[u8] = if to.keep_alive { b"Upgrade" } else { b"Upgrade, close" };
+        line(out, b"Connection", connection);
+        out.extend_from_slice(b"\r\n");
+        return;
     }
     out.extend_from_slice(match (to.keep_alive, to.version) {
         (true, Version::H10) => b"Connection: keep-alive\r\n\r\n".as_slice(),

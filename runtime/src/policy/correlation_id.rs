@@ -1,7 +1,7 @@
 //! `correlation-id`: one id for a request through all services.
 
-use std::cell::Cell;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ plugins:
 
 ## Behaviour
 Never refuses a request. With `echo_downstream` the id is on every response, also on errors of the gateway and on 404.
-`uuid#counter` is a UUID of the worker and a number that counts its requests; `uuid` a random UUID; `tracker`
+`uuid#counter` is a UUID of the process and a number that counts its requests; `uuid` a random UUID; `tracker`
 `server_ip-port-pid-connection-request-time`.
 ",
     fields: &[
@@ -60,10 +60,9 @@ pub struct CorrelationId {
     echo: bool,
 }
 
-thread_local! {
-    static COUNTER: Cell<u64> = const { Cell::new(0) };
-    static WORKER: String = Uuid::new_v4().to_string();
-}
+/// Of the process, as its counter: one sequence, whichever worker serves.
+static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().to_string());
+static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Policy for CorrelationId {
     const PLUGIN: &'static Descriptor = &PLUGIN;
@@ -107,17 +106,14 @@ impl CorrelationId {
         match self.generator {
             Generator::Uuid => Uuid::new_v4().to_string(),
             Generator::Counter => {
-                let n = COUNTER.get() + 1;
-                COUNTER.set(n);
-                WORKER.with(|w| {
-                    let mut digits = itoa::Buffer::new();
-                    let digits = digits.format(n);
-                    let mut id = String::with_capacity(w.len() + 1 + digits.len());
-                    id.push_str(w);
-                    id.push('#');
-                    id.push_str(digits);
-                    id
-                })
+                let n = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(n);
+                let mut id = String::with_capacity(PROCESS.len() + 1 + digits.len());
+                id.push_str(&PROCESS);
+                id.push('#');
+                id.push_str(digits);
+                id
             }
             Generator::Tracker => {
                 static PID: LazyLock<u32> = LazyLock::new(std::process::id);

@@ -158,14 +158,10 @@ impl Router {
         }
         if !self.suffixes.is_empty() || !self.prefixes.is_empty() {
             for (dot, _) in host.match_indices('.') {
-                if dot > 0
-                    && let Some(paths) = self.suffixes.get(&host[dot..])
-                {
+                if let Some(paths) = self.suffixes.get(&host[dot..]) {
                     visit(paths);
                 }
-                if dot + 1 < host.len()
-                    && let Some(paths) = self.prefixes.get(&host[..=dot])
-                {
+                if let Some(paths) = self.prefixes.get(&host[..=dot]) {
                     visit(paths);
                 }
             }

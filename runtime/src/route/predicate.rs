@@ -82,8 +82,8 @@ fn sni_holds(snis: &[String], name: Option<&str>) -> bool {
 /// `*.x`, `x.*` or equal.
 pub fn wildcard(pattern: &str, name: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(suffix), _) => name.len() > suffix.len() && name.ends_with(suffix),
-        (None, Some(prefix)) => name.len() > prefix.len() && name.starts_with(prefix),
+        (Some(suffix), _) => name.ends_with(suffix),
+        (None, Some(prefix)) => name.starts_with(prefix),
         (None, None) => pattern == name,
     }
 }

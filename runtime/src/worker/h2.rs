@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::context::Worker;
 use super::deadline::Watch;
 use super::forward::{Failure, Forward};
+use super::guard::Guarded;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
@@ -34,55 +35,6 @@ struct Local;
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
-    }
-}
-
-/// A stream of which some bytes were read already.
-struct Rewound {
-    io: Io,
-    before: Buffer,
-}
-
-impl tokio::io::AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if !self.before.is_empty() {
-            let n = self.before.len().min(buf.remaining());
-            buf.put_slice(&self.before.data()[..n]);
-            self.before.consume(n);
-            self.before.release();
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        self.io.poll_write_pieces(cx, pieces)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -117,7 +69,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
             async move { Ok::<_, Infallible>(stream(worker, client, request).await) }
         })
     };
-    let connection = builder.serve_connection(TokioIo::new(Rewound { io, before }), service);
+    let connection = builder.serve_connection(TokioIo::new(Guarded::new(io, before)), service);
     tokio::pin!(connection);
     let drained = worker.drain.notified();
     tokio::select! {
@@ -245,6 +197,9 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
     h1::set_host(&mut request.host, host).map_err(|r| (r.status, "Bad request"))?;
     if parts.headers.len() > limits.header_count {
         return Err((431, "Request header or cookie too large"));
+    }
+    if parts.headers.get_all(http::header::AUTHORIZATION).iter().nth(1).is_some() {
+        return Err((400, "Bad request"));
     }
     let mut kind = Kind::default();
     let mut cookies: Vec<u8> = Vec::new();

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod deadline;
 pub mod forward;
+pub mod guard;
 pub mod h1;
 pub mod h2;
 pub mod io;

@@ -85,7 +85,15 @@ impl Loader {
 
     /// Lays the flags over the file.
     fn finish(&self, mut snapshot: Snapshot) -> anyhow::Result<Snapshot> {
-        snapshot.gateway.trusted_ips.extend(&self.trusted);
+        if !self.trusted.is_empty() {
+            let gateway = &mut snapshot.gateway;
+            gateway.trusted_ips.extend(&self.trusted);
+            // Who trusts proxies by flag gets the header that proxies write; the file can say otherwise.
+            if gateway.real_ip_header.eq_ignore_ascii_case("X-Real-IP") && !gateway.real_ip_recursive {
+                gateway.real_ip_header = "X-Forwarded-For".to_owned();
+                gateway.real_ip_recursive = true;
+            }
+        }
         if !self.tls && !snapshot.gateway.listeners.iter().any(|l| l.tls) && self.made.is_none() {
             return Ok(snapshot);
         }
