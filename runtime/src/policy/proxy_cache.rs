@@ -46,7 +46,8 @@ An answer is kept if method, status and content type (its parameters included; `
 tells requests apart is consumer, route, method, path, the arguments of the query in any order (or those in
 `vary_query_params`), and the headers in `vary_headers`; `Vary` of the answer is ignored. `X-Cache-Status` says `Hit`,
 `Miss`, `Refresh` (kept, but too old) or `Bypass` (not for the cache), `X-Cache-Key` what the answer is kept under, and
-`Age` how old it is in seconds. Answers that set cookies, or are longer than 8 MiB, are never kept.
+`Age` how old it is in seconds. Answers that set cookies, are longer than 8 MiB or have no body to keep (to `HEAD`) are
+never kept.
 
 With `cache_control` requests with `Authorization`, `no-store` or `no-cache` bypass the cache, so do answers with
 `private`, `no-store` or `no-cache` or without a lifetime (`s-maxage`, `max-age`, `Expires`); `max-age`, `max-stale` and

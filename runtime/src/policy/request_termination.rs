@@ -237,8 +237,7 @@ fn echo(x: &Exchange, message: Option<&str>) -> Value {
     }
     let mut headers = headers(&request.fields);
     headers.insert("host".to_owned(), Value::from(request.host.clone()));
-    json!({
-        "message": message,
+    let mut shown = json!({
         "matched_route": route.map(|r| json!({ "id": r.id, "name": r.name })),
         "matched_service": service.map(|s| json!({ "id": s.id, "name": s.name, "host": s.host })),
         "kong": { "node_id": *NODE, "worker_pid": std::process::id(), "hostname": hostname() },
@@ -253,7 +252,11 @@ fn echo(x: &Exchange, message: Option<&str>) -> Value {
             "method": request.method,
             "path": request.path,
         },
-    })
+    });
+    if let Some(message) = message {
+        shown["message"] = Value::from(message);
+    }
+    shown
 }
 
 fn headers(fields: &Fields) -> Map<String, Value> {
