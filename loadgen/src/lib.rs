@@ -2,13 +2,17 @@
 //!
 //! A [`plan`] says what to send; the [`schedule`] says when each request is due, whatever the target does; [`run`] sends
 //! and times them on one thread a core. Latency counts from when a request was due, classes of answers are never mixed
-//! ([`tally`], [`histogram`]), and [`limits`] proves what a rate limiter let through. This crate knows nothing of gateways or their configs.
+//! ([`tally`], [`histogram`]), [`limits`] proves what a rate limiter let through, [`validity`] says whether the run can be
+//! believed, and [`report`] shows it all. This crate knows nothing of gateways or their configs.
 
+pub mod assert;
 mod connection;
 pub mod histogram;
 pub mod limits;
 mod pacer;
 pub mod plan;
+pub mod progress;
+pub mod report;
 pub mod run;
 pub mod schedule;
 mod slot;
@@ -16,6 +20,7 @@ pub mod tally;
 mod template;
 mod tls;
 pub mod units;
+pub mod validity;
 mod worker;
 
 #[cfg(test)]
