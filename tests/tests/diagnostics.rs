@@ -1,8 +1,10 @@
 //! Golden tests of `gw validate`: every `fixtures/diagnostics/NAME.yaml` has its expected output beside it, as
 //! `NAME.concise` and `NAME.full`. `UPDATE_GOLDEN=1` writes them anew; read the difference before committing it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use gw_runtime::diag::codes;
 use gw_tests::binary::{gw, repository};
 
 const FORMATS: [&str; 2] = ["concise", "full"];
@@ -27,6 +29,32 @@ fn findings_are_as_expected() {
         }
     }
     assert!(wrong.is_empty(), "run with UPDATE_GOLDEN=1 if this is meant\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_code_is_triggered_by_a_fixture_and_explained() {
+    let folder = folder();
+    let mut triggered = BTreeSet::new();
+    for config in configs(&folder) {
+        let output = validate(&config, "concise");
+        for code in codes::ALL {
+            if output.contains(&format!("[{}]", code.id)) {
+                triggered.insert(code.id);
+            }
+        }
+    }
+    let missing: Vec<String> = codes::ALL
+        .iter()
+        .filter(|c| !triggered.contains(c.id))
+        .map(|c| format!("{} {}: no fixture triggers it", c.id, c.name))
+        .collect();
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    for code in codes::ALL {
+        let output = gw().args(["explain", code.name]).output().expect("gw runs");
+        let page = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(page.starts_with(&format!("# {}: {}", code.id, code.name)), "{page}");
+        assert!(page.contains("## Why") && page.contains("## Example"), "{}: the page is too short", code.id);
+    }
 }
 
 /// What `gw validate` prints about a config, without the time it took. Flags stand in the config's first line.

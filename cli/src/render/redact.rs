@@ -126,7 +126,7 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
         let value = &text[start..range.end];
         let end = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => value[1..].find(quote).map_or(value.len(), |i| i + 2),
-            _ => value.find(['\n', ',', '}', ']']).unwrap_or(value.len()),
+            _ => value[..value.find(['\n', ',', '}', ']']).unwrap_or(value.len())].trim_end().len(),
         };
         // `${VAR}` ends in a brace of its own.
         let end = if value.starts_with("${") { value.find('}').map_or(end, |i| i + 1) } else { end };

@@ -4,6 +4,7 @@
 
 mod chains;
 mod credentials;
+pub mod plugins;
 mod routes;
 mod services;
 mod strip;

@@ -27,6 +27,7 @@ pub mod upstream_tls;
 pub mod weak_hmac_secret;
 
 pub use facts::Facts;
+pub use silence::is_silenced;
 
 use crate::diag::{Code, Diags, codes};
 use crate::model::Model;
@@ -103,7 +104,7 @@ pub fn run(model: &Model, sources: &Sources, whole: bool, wanted: &dyn Fn(&Code)
     for lint in ALL.iter().filter(|l| (whole || !l.needs_whole) && l.codes.iter().any(|c| wanted(c))) {
         (lint.run)(&facts, &mut diags);
     }
-    diags.retain(|d| wanted(d.code) && !silence::is_silenced(sources, d));
+    diags.retain(|d| wanted(d.code));
     diags
 }
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use gw_runtime::diag::{Diags, has_errors};
+use gw_runtime::diag::{Diags, Severity, has_errors};
 use gw_runtime::env::Env;
 use gw_runtime::front::{self, Input, LoadOptions};
 use gw_runtime::model::Model;
 use gw_runtime::source::Sources;
-use gw_runtime::{check, lint};
+use gw_runtime::{check, compile, lint};
 
 use crate::exit::{Code, WithCode};
 use crate::output;
@@ -107,17 +107,19 @@ impl Run {
         let contents = contents(&model);
         let mut advice =
             lint::run(&model, &self.sources, !has_errors(&diags), &|code| self.levels.wants(code));
+        let shared = Arc::default();
+        let by_itself = compile::plugins::findings(&model, &diags, &shared);
         let (checked, errors) = check::run(model);
         diags.extend(errors);
-        if let Some(checked) = checked
-            && !has_errors(&diags)
-        {
-            diags.extend(compile(&checked));
+        match checked.filter(|_| !has_errors(&diags)) {
+            Some(checked) => diags.extend(compile::build(&checked, &shared).1),
+            None => diags.extend(by_itself),
         }
         if has_errors(&diags) {
             advice.retain(|d| !lint::needs_whole(d.code));
         }
         diags.append(&mut advice);
+        diags.retain(|d| d.severity == Severity::Error || !lint::is_silenced(&self.sources, d));
         self.levels.apply(&mut diags);
         render::sort(&mut diags);
         diags.dedup_by(|a, b| {
@@ -144,11 +146,6 @@ impl Run {
             input.text = patch.text;
         }
     }
-}
-
-/// What only compiling finds: values that a policy cannot work with.
-fn compile(checked: &check::Checked<Model>) -> Diags {
-    gw_runtime::compile::build(checked, &Arc::default()).1
 }
 
 /// `1 service, 2 routes`: what a config holds, without what it has none of.
