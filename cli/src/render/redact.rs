@@ -118,7 +118,8 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
         let name_start =
             before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1);
         let name = before.get(name_start..).unwrap_or("");
-        if !is_word(name) && !(name == "key" && in_key_auth(&text[..colon])) {
+        let secret = is_word(name) || name == "key" && in_key_auth(&text[..colon]);
+        if !secret {
             continue;
         }
         let rest = &text[colon + 1..range.end];

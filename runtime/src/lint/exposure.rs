@@ -2,7 +2,6 @@
 
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
-use crate::source::Span;
 
 pub const ADMIN_DOC: &str = "\
 ## What it does
@@ -46,7 +45,7 @@ plugins: [{ name: key-auth, config: { key_in_query: false } }]
 /// Reports an admin interface for everybody.
 pub fn admin(facts: &Facts<'_>, diags: &mut Diags) {
     let Some(addr) = facts.model.gateway.admin.filter(|a| !a.ip().is_loopback()) else { return };
-    let span = facts.find_key("admin").unwrap_or_else(Span::default);
+    let span = facts.find_key("admin").unwrap_or_default();
     diags.push(
         Diagnostic::new(
             &codes::ADMIN_EXPOSED,

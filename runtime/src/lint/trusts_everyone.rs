@@ -2,7 +2,6 @@
 
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
-use crate::source::Span;
 
 pub const DOC: &str = "\
 ## What it does
@@ -26,7 +25,7 @@ gateway: { trusted_ips: [10.0.0.0/8] }
 
 pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
     let Some(net) = facts.model.gateway.trusted_ips.iter().find(|net| net.prefix_len() == 0) else { return };
-    let span = facts.find_key("trusted_ips").unwrap_or_else(Span::default);
+    let span = facts.find_key("trusted_ips").unwrap_or_default();
     diags.push(
         Diagnostic::new(
             &codes::TRUSTS_EVERYONE,
