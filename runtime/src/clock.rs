@@ -27,8 +27,20 @@ pub struct Now {
 }
 
 impl Now {
-    /// The present.
+    /// The present. The wall clock is asked at most once a second and thread; in between the monotonic clock carries it on.
     pub fn read() -> Self {
-        Self { instant: monotonic(), unix_ms: unix_ms() }
+        thread_local! {
+            static BASE: std::cell::Cell<Option<(Instant, u64)>> = const { std::cell::Cell::new(None) };
+        }
+        let instant = monotonic();
+        if let Some((at, ms)) = BASE.get() {
+            let since = instant.duration_since(at);
+            if since < Duration::from_secs(1) {
+                return Self { instant, unix_ms: ms + since.as_millis() as u64 };
+            }
+        }
+        let unix_ms = unix_ms();
+        BASE.set(Some((instant, unix_ms)));
+        Self { instant, unix_ms }
     }
 }

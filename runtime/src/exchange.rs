@@ -33,6 +33,8 @@ impl std::ops::Deref for SnapshotRef {
 pub struct Client {
     /// The TCP peer (or what a PROXY header said).
     pub peer: SocketAddr,
+    /// `peer`'s address as text, made once a connection.
+    pub peer_text: Rc<str>,
     /// The client behind trusted proxies; equal to the peer's address where there are none.
     pub ip: IpAddr,
     /// Whether the peer itself is a trusted proxy.
@@ -113,6 +115,18 @@ pub struct Exchange {
 /// Identifies a request in logs, errors and `X-Kong-Request-Id`: 32 hex digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestId(pub u128);
+
+impl RequestId {
+    /// The 32 digits.
+    pub fn hex(self) -> [u8; 32] {
+        let (mut digits, mut id) = ([0_u8; 32], self.0);
+        for d in digits.iter_mut().rev() {
+            *d = b"0123456789abcdef"[(id & 15) as usize];
+            id >>= 4;
+        }
+        digits
+    }
+}
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -31,6 +31,7 @@ pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Box<[Service]> {
             scheme,
             host: s.host.value.clone(),
             port: s.port,
+            authority: authority(&s.host, s.port, scheme),
             path: s.path.as_ref().map_or_else(|| "/".to_owned(), |p| p.value.clone()),
             retries: s.retries,
             connect_timeout: Duration::from_millis(s.connect_timeout),
@@ -41,6 +42,14 @@ pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Box<[Service]> {
         });
     }
     services.into()
+}
+
+/// `host`, and `port` unless it is the scheme's own.
+fn authority(host: &str, port: u16, scheme: Scheme) -> String {
+    match port == scheme.default_port() {
+        true => host.to_owned(),
+        false => format!("{host}:{port}"),
+    }
 }
 
 /// What decides about a TLS configuration; services alike in it share one, and so their connections.

@@ -67,7 +67,9 @@ impl Fields {
 
     /// Makes `value` the only value of the field.
     pub fn set(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
-        self.remove(name);
+        if self.contains(name) {
+            self.remove(name);
+        }
         self.append(name, value);
     }
 

@@ -188,6 +188,7 @@ pub fn exchange_in(snapshot: Snapshot, text: &str) -> Exchange {
     }
     let client = Client {
         peer,
+        peer_text: std::rc::Rc::from(peer.ip().to_string()),
         ip,
         trusted: false,
         tls: false,

@@ -94,6 +94,8 @@ pub struct Service {
     pub scheme: Scheme,
     pub host: String,
     pub port: u16,
+    /// The `Host` that it gets: host, and port unless it is the scheme's own.
+    pub authority: String,
     /// `/` if the config gives none.
     pub path: String,
     pub retries: u16,
@@ -113,6 +115,16 @@ pub enum Scheme {
     Https,
     Grpc,
     Grpcs,
+}
+
+impl Scheme {
+    /// The port that is meant when none is written.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http | Self::Grpc => 80,
+            Self::Https | Self::Grpcs => 443,
+        }
+    }
 }
 
 /// A consumer.

@@ -1,7 +1,7 @@
 //! What the tasks of one worker share. Nothing here is seen by another thread but the handles in [`Common`].
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use super::deadline::Deadlines;
 use crate::clock::Now;
 use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::snapshot::ServiceId;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::Sink;
 use crate::upstream::dns::Resolver;
@@ -45,6 +46,8 @@ pub struct Worker {
     /// Told whenever `open` falls to zero.
     pub idle: Notify,
     pub per_ip: RefCell<AHashMap<IpAddr, usize>>,
+    /// Where services are, by id, with the resolver's version that said so.
+    resolved: RefCell<Vec<Option<(u64, Arc<[SocketAddr]>)>>>,
     spare: RefCell<Vec<Box<Exchange>>>,
     seed: Cell<u128>,
 }
@@ -66,6 +69,7 @@ impl Worker {
             open: Cell::new(0),
             idle: Notify::new(),
             per_ip: RefCell::default(),
+            resolved: RefCell::default(),
             spare: RefCell::default(),
             seed: Cell::new(uuid::Uuid::new_v4().as_u128()),
         })
@@ -80,6 +84,7 @@ impl Worker {
             self.generation.set(generation);
             // Their memory holds on to the old snapshot.
             self.spare.borrow_mut().clear();
+            self.resolved.borrow_mut().clear();
         }
         self.snapshot.borrow().clone()
     }
@@ -140,6 +145,26 @@ impl Worker {
         x.local_response = false;
         x.slots.clear();
         spare.push(x);
+    }
+
+    /// Where a service is, if that is known and still so.
+    #[inline]
+    pub fn resolved(&self, id: ServiceId) -> Option<Arc<[SocketAddr]>> {
+        match self.resolved.borrow().get(id.0 as usize) {
+            Some(Some((version, addrs))) if *version == self.common.resolver.version() => {
+                Some(Arc::clone(addrs))
+            }
+            _ => None,
+        }
+    }
+
+    /// Remembers where a service is.
+    pub fn remember(&self, id: ServiceId, version: u64, addrs: &Arc<[SocketAddr]>) {
+        let mut all = self.resolved.borrow_mut();
+        if all.len() <= id.0 as usize {
+            all.resize(id.0 as usize + 1, None);
+        }
+        all[id.0 as usize] = Some((version, Arc::clone(addrs)));
     }
 
     /// Unique in the process and, with all likelihood, everywhere: a random start and a count.

@@ -29,6 +29,9 @@ pub struct Deadlines {
 
 struct Entry {
     at: Cell<u64>,
+    over: Cell<bool>,
+    /// The task waits for something that may never come; draining ends the wait.
+    idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -51,7 +54,12 @@ impl Deadlines {
 
     /// A deadline that is not armed.
     pub fn watch(self: &Rc<Self>) -> Watch {
-        let entry = Rc::new(Entry { at: Cell::new(NEVER), waker: RefCell::new(None) });
+        let entry = Rc::new(Entry {
+            at: Cell::new(NEVER),
+            over: Cell::new(false),
+            idle: Cell::new(false),
+            waker: RefCell::new(None),
+        });
         self.entries.borrow_mut().push(Rc::downgrade(&entry));
         Watch { all: Rc::clone(self), entry }
     }
@@ -68,6 +76,8 @@ impl Deadlines {
             let Some(entry) = weak.upgrade() else { return false };
             let at = entry.at.get();
             if at <= now {
+                entry.at.set(NEVER);
+                entry.over.set(true);
                 if let Some(waker) = entry.waker.borrow_mut().take() {
                     waker.wake();
                 }
@@ -83,6 +93,18 @@ impl Deadlines {
         let sleep = (nearest.saturating_sub(now)).clamp(STEP.as_millis() as u64, LONGEST);
         self.next_look.set(now + sleep);
         Some(Duration::from_millis(sleep))
+    }
+
+    /// Ends every idle wait.
+    pub fn end_idle(&self) {
+        for entry in self.entries.borrow().iter().filter_map(Weak::upgrade) {
+            if entry.idle.get() {
+                entry.over.set(true);
+                if let Some(waker) = entry.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+        }
     }
 
     /// Runs for the worker's life.
@@ -106,6 +128,8 @@ impl Watch {
     pub fn arm_from(&self, now: Instant, after: Duration) {
         let at = now.duration_since(self.all.start).saturating_add(after).as_millis() as u64;
         self.entry.at.set(at);
+        self.entry.over.set(false);
+        self.entry.idle.set(false);
         if at < self.all.next_look.get() {
             self.all.next_look.set(at);
             self.all.sooner.notify_one();
@@ -117,15 +141,21 @@ impl Watch {
         self.arm_from(clock::monotonic(), after);
     }
 
+    /// Sets the deadline for an idle wait, which draining ends at once.
+    pub fn arm_idle(&self, after: Duration) {
+        self.arm(after);
+        self.entry.idle.set(true);
+    }
+
     /// No deadline.
     pub fn disarm(&self) {
         self.entry.at.set(NEVER);
+        self.entry.over.set(false);
     }
 
     /// Whether the time is over; if not, the task is woken when it is. To be called when the task is about to wait.
     pub fn poll_over(&self, cx: &Context<'_>) -> bool {
-        let at = self.entry.at.get();
-        if at != NEVER && at <= self.all.now() {
+        if self.entry.over.get() {
             return true;
         }
         let mut waker = self.entry.waker.borrow_mut();

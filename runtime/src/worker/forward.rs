@@ -50,7 +50,7 @@ pub struct Forward<B> {
 impl<B: BodySource> Forward<B> {
     /// An exchange on `up`; [`Forward::request_head`] must be given the head next.
     pub fn new(up: UpstreamConn, body: B, whole: Option<Bytes>, websocket: bool) -> Self {
-        let tx = Sender::default();
+        let tx = Sender::new(false);
         let meta = response::Meta::default();
         let rx = BodyDecoder::new(Framing::None);
         let whole = whole.map(|b| (b, 0));
@@ -88,7 +88,7 @@ impl<B: BodySource> Forward<B> {
 
     /// After an upgrade: where what goes to the client first is gathered.
     pub fn body_out(&mut self) -> &mut Vec<u8> {
-        self.tx = Sender::default();
+        self.tx = Sender::new(false);
         self.tx.head()
     }
 

@@ -64,7 +64,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) -> End {
         match Box::pin(conn.request()).await {
             Next::KeepAlive => {}
             Next::Linger => {
-                conn.linger().await;
+                Box::pin(conn.linger()).await;
                 return End::Closed;
             }
             Next::Close => {
@@ -88,17 +88,13 @@ impl Conn {
         if self.buffer.is_empty() {
             let timeouts = &self.worker.snapshot().gateway.timeouts;
             let patience = if first { timeouts.header } else { timeouts.keep_alive };
-            self.watch.arm(patience);
-            let drained = self.worker.drain.notified();
-            tokio::pin!(drained);
+            self.watch.arm_idle(patience);
+            let draining = self.worker.draining.get();
             let read = std::future::poll_fn(|cx| {
-                use std::future::Future as _;
                 let read = self.io.poll_read_into(cx, self.buffer.spare());
                 if read.is_pending() {
                     self.buffer.release();
-                    let over = self.watch.poll_over(cx)
-                        || self.worker.draining.get()
-                        || drained.as_mut().poll(cx).is_ready();
+                    let over = draining || self.watch.poll_over(cx);
                     return if over { Poll::Ready(Ok(0)) } else { Poll::Pending };
                 }
                 read
@@ -224,7 +220,7 @@ impl Conn {
             Ok(mut forward) if forward.meta.websocket => {
                 respond::proxied(x);
                 write::switching_protocols(forward.body_out(), &x.response);
-                let ending = tunnel::run(forward, &snapshot.gateway.timeouts).await;
+                let ending = Box::pin(tunnel::run(forward, &snapshot.gateway.timeouts)).await;
                 respond::finish(worker, x, ending);
                 Next::Close
             }
@@ -269,7 +265,7 @@ impl Conn {
     /// Sends the gateway's own answer.
     async fn reply(&mut self, worker: &Worker, x: &mut Exchange, reply: Reply, close: bool, _bodyless: bool) {
         let body = respond::local(x, reply);
-        let mut sender = Sender::default();
+        let mut sender = Sender::new(false);
         let head_only = x.request.method == "HEAD" || matches!(x.response.status, 100..=199 | 204 | 304);
         let line = ClientLine {
             framing: match (head_only, body.len()) {
@@ -343,7 +339,7 @@ async fn relay(
     respond::proxied(x);
     let mut whole = None;
     if pipeline::wants_body(x) && forward.meta.framing != Framing::None {
-        match collect(&mut forward, x.snapshot.gateway.limits.buffered_body).await {
+        match Box::pin(collect(&mut forward, x.snapshot.gateway.limits.buffered_body)).await {
             Ok(body) => whole = Some(pipeline::change_body(x, body)),
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);

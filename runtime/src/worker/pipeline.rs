@@ -10,7 +10,7 @@ use crate::policy::{Answer, Effect, Flow, Reply, Step};
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::upstream_path;
 use crate::route::{Match, Query};
-use crate::snapshot::{ChainId, RouteId, Scheme};
+use crate::snapshot::{ChainId, RouteId};
 
 /// What is to happen with a request.
 pub enum Decision {
@@ -149,7 +149,7 @@ async fn policies<B: BodySource>(
                 Flow::Next => break,
                 Flow::Reply(reply) => return Some(reply),
                 Flow::Await(effect) => {
-                    let answer = perform(w, x, effect, body).await;
+                    let answer = Box::pin(perform(w, x, effect, body)).await;
                     flow = step.resume(x, answer);
                 }
             }
@@ -173,7 +173,8 @@ async fn perform<B: BodySource>(w: &Worker, x: &mut Exchange, effect: Effect, bo
             }
             Answer::Body(collect(body, limit).await.map(|b| x.body = Some(b)))
         }
-        other => w.effects.perform(other).await,
+        // Boxed, so that a request that waits for nothing is not as large as one that waits for everything.
+        other => Box::pin(w.effects.perform(other)).await,
     }
 }
 
@@ -256,25 +257,36 @@ fn real_ip(x: &mut Exchange) {
 pub fn proxy_headers(x: &mut Exchange) {
     let trusted = x.client.trusted;
     let peer = x.client.peer.ip().to_canonical();
-    let mut text = String::with_capacity(64);
     let request: &mut RequestHead = &mut x.request;
-    let _ = write!(text, "{}", x.client.ip);
-    request.fields.set(&names::X_REAL_IP, &text);
-    // As Kong does: what the client claims stays in front, and the peer that is known comes last.
-    text.clear();
-    for value in request.fields.all(&names::X_FORWARDED_FOR) {
-        text.push_str(&String::from_utf8_lossy(value));
-        text.push_str(", ");
+    if x.client.ip == peer {
+        request.fields.set(&names::X_REAL_IP, x.client.peer_text.as_bytes());
+    } else {
+        request.fields.set(&names::X_REAL_IP, x.client.ip.to_string());
     }
-    let _ = write!(text, "{peer}");
-    request.fields.set(&names::X_FORWARDED_FOR, &text);
+    // As Kong does: what the client claims stays in front, and the peer that is known comes last.
+    if request.fields.contains(&names::X_FORWARDED_FOR) {
+        let mut text = String::with_capacity(64);
+        for value in request.fields.all(&names::X_FORWARDED_FOR) {
+            text.push_str(&String::from_utf8_lossy(value));
+            text.push_str(", ");
+        }
+        text.push_str(&x.client.peer_text);
+        request.fields.set(&names::X_FORWARDED_FOR, &text);
+    } else {
+        request.fields.append(&names::X_FORWARDED_FOR, x.client.peer_text.as_bytes());
+    }
     let keep = |request: &RequestHead, name: &FieldName| trusted && request.fields.contains(name);
     if !keep(request, &names::X_FORWARDED_PROTO) {
         request.fields.set(&names::X_FORWARDED_PROTO, if x.client.tls { "https" } else { "http" });
     }
     if !keep(request, &names::X_FORWARDED_HOST) {
-        let host = request.host_name().to_ascii_lowercase();
-        request.fields.set(&names::X_FORWARDED_HOST, host);
+        request.fields.remove(&names::X_FORWARDED_HOST);
+        let RequestHead { host, fields, .. } = request;
+        let name = split_port(host).0;
+        match name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => fields.append(&names::X_FORWARDED_HOST, name.to_ascii_lowercase()),
+            false => fields.append(&names::X_FORWARDED_HOST, name),
+        }
     }
     if !keep(request, &names::X_FORWARDED_PORT) {
         let mut digits = itoa::Buffer::new();
@@ -298,9 +310,7 @@ pub fn proxy_headers(x: &mut Exchange) {
         &mut request.fields,
         if request.version == crate::message::Version::H2 { "2 gw" } else { "1.1 gw" },
     );
-    let mut hex = String::with_capacity(32);
-    let _ = write!(hex, "{}", x.request_id);
-    request.fields.set(&names::X_KONG_REQUEST_ID, &hex);
+    request.fields.set(&names::X_KONG_REQUEST_ID, x.request_id.hex());
 }
 
 /// Adds the gateway to the list of those that a message went through.
@@ -311,13 +321,5 @@ pub fn add_via(fields: &mut crate::message::Fields, me: &str) {
             let all = format!("{others}, {me}");
             fields.set(&names::VIA, all);
         }
-    }
-}
-
-/// The port that a scheme means when none is written.
-pub fn default_port(scheme: Scheme) -> u16 {
-    match scheme {
-        Scheme::Http | Scheme::Grpc => 80,
-        Scheme::Https | Scheme::Grpcs => 443,
     }
 }

@@ -16,7 +16,7 @@ use crate::snapshot::Service;
 use crate::tls::ClientTls;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::pool::{Key, UpstreamConn};
-use crate::upstream::target::{NoTarget, Target, Targets};
+use crate::upstream::target::{NoTarget, Target, Targets, host_header};
 
 /// Why there is no answer from the service.
 #[derive(Debug)]
@@ -89,15 +89,13 @@ pub async fn send<B: BodySource>(
     kind: Kind,
 ) -> Result<Forward<B>, (B, ProxyError)> {
     let snapshot = x.snapshot.clone();
-    let service = match x.service {
-        Some(id) => &snapshot.services[id.0 as usize],
-        None => return Err((body, ProxyError::NoTarget(NoTarget::NoPeer))),
-    };
+    let Some(id) = x.service else { return Err((body, ProxyError::NoTarget(NoTarget::NoPeer))) };
+    let service = &snapshot.services[id.0 as usize];
     pipeline::proxy_headers(x);
-    let mut targets = Targets::new(service);
+    let mut targets = Targets::default();
     let mut left = u32::from(service.retries);
     loop {
-        let target = match targets.next(w, x, service).await {
+        let target = match targets.next(w, id, service).await {
             Ok(t) => t,
             Err(e) => return Err((body, ProxyError::NoTarget(e))),
         };
@@ -153,7 +151,7 @@ async fn attempt<B: BodySource>(
         }
     }
     x.upstream.tries += 1;
-    let conn = match connect(target.addr, tls.as_ref(), service.connect_timeout).await {
+    let conn = match Box::pin(connect(target.addr, tls.as_ref(), service.connect_timeout)).await {
         Ok(conn) => conn,
         Err(error) => return Err(Failed { body, error: ProxyError::Connect(error), retry: true }),
     };
@@ -197,7 +195,7 @@ async fn exchange<B: BodySource>(
     let line = UpstreamLine {
         path: &x.upstream.path,
         query: x.request.query.as_deref(),
-        host: x.upstream.host.as_deref().unwrap_or(&target.host),
+        host: host_header(x, service, target),
         framing,
         websocket: kind.websocket,
         te_trailers: kind.te_trailers,

@@ -25,12 +25,7 @@ fn push_ms(x: &mut Exchange, which: usize, took: Duration) {
 }
 
 fn push_request_id(x: &mut Exchange) {
-    let mut hex = [0_u8; 32];
-    let mut id = x.request_id.0;
-    for b in hex.iter_mut().rev() {
-        *b = b"0123456789abcdef"[(id & 15) as usize];
-        id >>= 4;
-    }
+    let hex = x.request_id.hex();
     x.response.fields.set(&names::X_KONG_REQUEST_ID, hex);
 }
 

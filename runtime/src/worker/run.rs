@@ -81,6 +81,7 @@ async fn drain(worker: &Rc<Worker>, mut incoming: UnboundedReceiver<Accepted>) {
         tokio::task::spawn_local(connection(Rc::clone(worker), accepted));
     }
     tokio::task::yield_now().await;
+    worker.deadlines.end_idle();
     worker.drain.notify_waiters();
     let patience = worker.snapshot().gateway.drain;
     let idle = async {
@@ -112,6 +113,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     let Some(_admitted) = worker.admit(accepted.peer.ip()) else { return };
     let mut client = Client {
         peer: accepted.peer,
+        peer_text: Rc::from(accepted.peer.ip().to_canonical().to_string()),
         ip: accepted.peer.ip(),
         trusted: false,
         tls: accepted.tls,

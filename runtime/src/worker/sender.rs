@@ -1,5 +1,6 @@
 //! Writing a message out: its head and small pieces gathered, large ones straight from where they were read.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
@@ -9,8 +10,16 @@ use crate::http1::write::{LAST_CHUNK, chunk_size};
 /// Pieces up to this size are copied together; larger ones are written from their own place.
 pub const SMALL: usize = 16 * 1024;
 
+thread_local! {
+    /// Buffers of messages that are out, for the next ones.
+    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most buffers kept, and the largest worth keeping.
+const KEEP: usize = 64;
+const KEEP_BYTES: usize = 4 * SMALL;
+
 /// The state of one message on its way out.
-#[derive(Default)]
 pub struct Sender {
     out: Vec<u8>,
     pos: usize,
@@ -21,10 +30,28 @@ pub struct Sender {
     pub sent: u64,
 }
 
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        if out.capacity() == 0 || out.capacity() > KEEP_BYTES {
+            return;
+        }
+        out.clear();
+        // The thread's store may be gone already while the thread ends.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEEP {
+                free.push(out);
+            }
+        });
+    }
+}
+
 impl Sender {
     /// For a body that is framed in chunks, or not.
     pub fn new(chunked: bool) -> Self {
-        Self { chunked, ..Self::default() }
+        let out = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(4096));
+        Self { out, pos: 0, chunked, chunk_left: 0, sent: 0 }
     }
 
     /// The gathered bytes, to add a head to.
