@@ -342,7 +342,15 @@ mod tests {
             let status = if i < 90 { 200 } else { 429 };
             let (due, ms) = (Duration::from_millis(i), Duration::from_millis(1 + i));
             let end = End::Status(status);
-            tally.record(&Sample { consumer: NOBODY, due, sent: due, received: due + ms, end, bytes: 0 });
+            tally.record(&Sample {
+                consumer: NOBODY,
+                target: 0,
+                due,
+                sent: due,
+                received: due + ms,
+                end,
+                bytes: 0,
+            });
         }
         let duration = Duration::from_secs(1);
         Outcome { tally, duration, offered: 100, interrupted: false, started_unix_ns: 0 }

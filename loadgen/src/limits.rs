@@ -10,6 +10,7 @@ mod bucket;
 mod maxtree;
 mod windows;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::tally::{Event, Fate};
@@ -22,10 +23,26 @@ pub struct Limit {
     /// Where it comes from, for people.
     pub name: String,
     pub rule: Rule,
-    /// The consumers whose requests share one counter.
-    pub members: Vec<usize>,
+    /// Whose requests share one counter, and which requests of theirs.
+    pub members: Vec<Member>,
     /// Refused requests count all the same.
     pub counts_rejected: bool,
+}
+
+/// The requests of one consumer for one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Index of the consumer.
+    pub consumer: usize,
+    /// Index of the target.
+    pub target: usize,
+}
+
+impl Member {
+    /// Whose and what an event is.
+    fn of(event: &Event) -> Self {
+        Self { consumer: event.consumer as usize, target: usize::from(event.target) }
+    }
 }
 
 /// What a limiter promises.
@@ -147,8 +164,7 @@ fn blame(limits: &[Limit], events: &[Event], setting: &Setting, findings: &mut [
             innocent[event] += 1;
         }
     }
-    let over =
-        |event: &Event| limits.iter().filter(|l| l.members.contains(&(event.consumer as usize))).count();
+    let over = |event: &Event| limits.iter().filter(|l| l.members.contains(&Member::of(event))).count();
     for finding in findings {
         for &index in &finding.had_room {
             let event = &events[index];
@@ -179,9 +195,8 @@ struct Own {
 
 impl Own {
     fn of(limit: &Limit, events: &[Event], setting: &Setting) -> Self {
-        let mut members = vec![false; limit.members.iter().max().map_or(0, |m| m + 1)];
-        limit.members.iter().for_each(|&m| members[m] = true);
-        let member = |e: &Event| members.get(e.consumer as usize) == Some(&true);
+        let members: HashSet<Member> = limit.members.iter().copied().collect();
+        let member = |e: &Event| members.contains(&Member::of(e));
         let events: Vec<_> = events.iter().copied().enumerate().filter(|(_, e)| member(e)).collect();
         let may_count = |fate: Fate| fate != Fate::Rejected || limit.counts_rejected;
         let counted: Vec<_> = events.iter().map(|(_, e)| *e).filter(|e| may_count(e.fate)).collect();

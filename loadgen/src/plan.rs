@@ -139,6 +139,8 @@ pub enum PlanError {
     Zero { what: &'static str },
     #[error("{asked} connections are more than this tool opens; the most is {most}")]
     TooMany { asked: usize, most: usize },
+    #[error("{asked} kinds of requests are more than one run tells apart; the most is {most}")]
+    TooManyTargets { asked: usize, most: usize },
     #[error("every weight of phase `{phase}` is 0, so nothing would be sent")]
     Weightless { phase: String },
 }
@@ -155,6 +157,10 @@ impl Draft {
             if self::origin(&target.uri)? != origin {
                 return Err(PlanError::Origins { origin: origin.to_string(), other: target.uri.to_string() });
             }
+        }
+        let most = usize::from(u16::MAX);
+        if self.targets.len() > most {
+            return Err(PlanError::TooManyTargets { asked: self.targets.len(), most });
         }
         for (what, n) in [("connections", self.connections), ("streams", self.streams)] {
             if n == 0 {

@@ -66,7 +66,10 @@ impl Report {
 
     /// The names of those who share a limit.
     fn members(&self, limit: &Limit) -> Vec<&str> {
-        limit.members.iter().filter_map(|&m| self.plan.consumers.get(m)).map(|c| c.name.as_str()).collect()
+        let mut indices: Vec<_> = limit.members.iter().map(|m| m.consumer).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        indices.into_iter().filter_map(|i| self.plan.consumers.get(i)).map(|c| c.name.as_str()).collect()
     }
 }
 

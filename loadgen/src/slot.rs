@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use crate::connection::{Body, Driver, Opened, Sender, drive, failure};
 use crate::plan::Share;
 use crate::tally::{End, Failure, Sample, ns};
-use crate::template::consumer_number;
+use crate::template::{consumer_number, target_number};
 use crate::worker::{InFlight, Worker};
 
 /// A connection that several slots share.
@@ -105,6 +105,7 @@ impl Slot {
             sent = Instant::now();
             let flight = InFlight {
                 consumer: consumer_number(share),
+                target: target_number(share),
                 due: worker.since_start(due),
                 sent: worker.since_start(sent),
             };
@@ -129,6 +130,7 @@ impl Slot {
         };
         worker.record(&Sample {
             consumer: consumer_number(share),
+            target: target_number(share),
             due: worker.since_start(due),
             sent: worker.since_start(sent),
             received: worker.since_start(received),

@@ -104,6 +104,8 @@ impl End {
 pub struct Sample {
     /// Index of the consumer, or [`NOBODY`].
     pub consumer: u32,
+    /// Index of the target.
+    pub target: u16,
     /// When the schedule wanted it sent; in a closed loop, when it was sent.
     pub due: Duration,
     pub sent: Duration,
@@ -120,6 +122,7 @@ pub const NOBODY: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub consumer: u32,
+    pub target: u16,
     pub sent: u64,
     /// `u64::MAX` for one that was never answered.
     pub received: u64,
@@ -266,7 +269,13 @@ impl Tally {
             End::Status(_) => (Fate::Unknown, ns(sample.received)),
             End::Failed(_) => (Fate::Unknown, u64::MAX),
         };
-        self.events.push(Event { consumer: sample.consumer, sent: ns(sample.sent), received, fate });
+        self.events.push(Event {
+            consumer: sample.consumer,
+            target: sample.target,
+            sent: ns(sample.sent),
+            received,
+            fate,
+        });
     }
 
     fn tick(&mut self, at: Duration) -> &mut Tick {
@@ -348,6 +357,7 @@ mod tests {
         let ms = Duration::from_millis;
         Sample {
             consumer: NOBODY,
+            target: 0,
             due: ms(at_ms),
             sent: ms(at_ms),
             received: ms(at_ms + took_ms),

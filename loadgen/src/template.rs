@@ -63,6 +63,11 @@ pub fn consumer_number(share: Share) -> u32 {
     share.consumer.map_or(NOBODY, |c| c as u32)
 }
 
+/// The number of a share's target in samples. Plans have no more targets than that ([`Plan`]).
+pub fn target_number(share: Share) -> u16 {
+    u16::try_from(share.target).unwrap_or(u16::MAX)
+}
+
 impl Template {
     fn new(target: &Target, consumer: Option<&Consumer>, http2: bool) -> Self {
         let mut headers = HeaderMap::new();

@@ -134,7 +134,7 @@ mod tests {
             let at = Duration::from_millis(i);
             let received = at + Duration::from_millis(2);
             let end = End::Status(200);
-            tally.record(&Sample { consumer: NOBODY, due: at, sent: at, received, end, bytes: 0 });
+            tally.record(&Sample { consumer: NOBODY, target: 0, due: at, sent: at, received, end, bytes: 0 });
         }
         change(&mut tally);
         let duration = Duration::from_secs(10);

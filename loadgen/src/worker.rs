@@ -56,6 +56,7 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy)]
 pub struct InFlight {
     pub consumer: u32,
+    pub target: u16,
     pub due: Duration,
     pub sent: Duration,
 }
@@ -143,9 +144,9 @@ async fn work(worker: &Rc<Worker>, connections: usize) {
     worker.tally.borrow_mut().cpu = thread_cpu().saturating_sub(cpu);
     let now = worker.since_start(Instant::now());
     for left in worker.in_flight.iter().filter_map(Cell::take) {
-        let InFlight { consumer, due, sent } = left;
+        let InFlight { consumer, target, due, sent } = left;
         let end = End::Failed(Failure::Unresolved);
-        worker.record(&Sample { consumer, due, sent, received: now, end, bytes: 0 });
+        worker.record(&Sample { consumer, target, due, sent, received: now, end, bytes: 0 });
     }
 }
 

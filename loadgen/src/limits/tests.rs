@@ -111,10 +111,10 @@ fn events(
         .map(|(decided, sent, received)| {
             let admitted = limiter.admits(decided);
             if random.below(200) == 0 {
-                return Event { consumer: 0, sent, received: u64::MAX, fate: Fate::Unknown };
+                return Event { consumer: 0, target: 0, sent, received: u64::MAX, fate: Fate::Unknown };
             }
             let fate = if admitted { Fate::Admitted } else { Fate::Rejected };
-            Event { consumer: 0, sent, received, fate }
+            Event { consumer: 0, target: 0, sent, received, fate }
         })
         .collect();
     events.sort_unstable_by_key(|e| e.sent);
@@ -122,7 +122,12 @@ fn events(
 }
 
 fn verdict(rule: Rule, counts_rejected: bool, events: &[Event]) -> (u64, u64) {
-    let limit = Limit { name: "test".into(), rule, members: vec![0], counts_rejected };
+    let limit = Limit {
+        name: "test".into(),
+        rule,
+        members: vec![Member { consumer: 0, target: 0 }],
+        counts_rejected,
+    };
     let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh: true };
     let findings = check(&[limit], events, &setting);
     let rows = &findings[0].rows;
@@ -205,7 +210,7 @@ fn a_refusal_is_right_when_any_limit_of_the_consumer_was_reached() {
     let rule = |limit, period| Limit {
         name: String::new(),
         rule: Rule::FixedWindow { limit, period },
-        members: vec![0],
+        members: vec![Member { consumer: 0, target: 0 }],
         counts_rejected: false,
     };
     let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh: true };
@@ -219,9 +224,19 @@ fn a_refusal_is_right_when_any_limit_of_the_consumer_was_reached() {
 
 #[test]
 fn what_happened_before_the_run_counts_in_favour_of_the_limiter() {
-    let refused =
-        |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Rejected };
-    let limit = |rule| Limit { name: String::new(), rule, members: vec![0], counts_rejected: false };
+    let refused = |ms: u64| Event {
+        consumer: 0,
+        target: 0,
+        sent: ms * MS,
+        received: (ms + 1) * MS,
+        fate: Fate::Rejected,
+    };
+    let limit = |rule| Limit {
+        name: String::new(),
+        rule,
+        members: vec![Member { consumer: 0, target: 0 }],
+        counts_rejected: false,
+    };
     let check = |rule: Rule, fresh: bool, events: &[Event], want: u64| {
         let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh };
         let findings = check(&[limit(rule)], events, &setting);
@@ -246,7 +261,7 @@ fn each_calendar_window_of_a_run_has_its_row() {
     let limit = Limit {
         name: String::new(),
         rule: Rule::FixedWindow { limit: 50, period: Period::Minute },
-        members: vec![0],
+        members: vec![Member { consumer: 0, target: 0 }],
         counts_rejected: false,
     };
     let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh: false };
@@ -263,11 +278,16 @@ fn clocks_that_may_be_apart_prove_nothing_about_short_windows() {
     let limit = Limit {
         name: String::new(),
         rule: Rule::FixedWindow { limit: 1, period: Period::Second },
-        members: vec![0],
+        members: vec![Member { consumer: 0, target: 0 }],
         counts_rejected: false,
     };
-    let admitted =
-        |ms: u64| Event { consumer: 0, sent: ms * MS, received: (ms + 1) * MS, fate: Fate::Admitted };
+    let admitted = |ms: u64| Event {
+        consumer: 0,
+        target: 0,
+        sent: ms * MS,
+        received: (ms + 1) * MS,
+        fate: Fate::Admitted,
+    };
     let events: Vec<_> = (0..20).map(|i| admitted(2_000 + i)).collect();
     let excess = |tolerance: u64| {
         let tolerance = Duration::from_millis(tolerance);

@@ -26,7 +26,7 @@ fn report(change: &dyn Fn(&mut Tally), assertions: &[&str]) -> Report {
     let limit = Limit {
         name: "`rate-limiting` on route `orders`".into(),
         rule: Rule::FixedWindow { limit: 100, period: Period::Minute },
-        members: vec![0],
+        members: vec![limits::Member { consumer: 0, target: 0 }],
         counts_rejected: false,
     };
     let duration = Some(Duration::from_secs(10));
@@ -52,6 +52,7 @@ fn report(change: &dyn Fn(&mut Tally), assertions: &[&str]) -> Report {
         let received = at + Duration::from_millis(ms);
         tally.record(&Sample {
             consumer: 0,
+            target: 0,
             due: at,
             sent: at,
             received,
@@ -70,7 +71,7 @@ fn report(change: &dyn Fn(&mut Tally), assertions: &[&str]) -> Report {
 fn timeout(tally: &mut Tally) {
     let end = End::Failed(Failure::Timeout);
     let (sent, received) = (Duration::from_secs(9), Duration::from_secs(10));
-    tally.record(&Sample { consumer: 0, due: sent, sent, received, end, bytes: 0 });
+    tally.record(&Sample { consumer: 0, target: 0, due: sent, sent, received, end, bytes: 0 });
 }
 
 #[test]

@@ -198,6 +198,35 @@ impl Chains<'_> {
     }
 }
 
+/// The plugin of this name that a request meets on a route: of all enabled ones that apply, the most specific. For tools
+/// that ask about one request; chains answer it for all at once.
+pub fn plugin_for(
+    model: &Checked<Model>,
+    name: &str,
+    route: usize,
+    consumer: Option<usize>,
+) -> Option<usize> {
+    let links = model.links();
+    let service = links.route_service.get(route).copied().flatten();
+    let groups = consumer.and_then(|c| links.consumer_groups.get(c)).map_or(&[][..], Vec::as_slice);
+    let applies = |s: &Scope| {
+        s.route.is_none_or(|r| r == route)
+            && (s.service.is_none() || s.service == service)
+            && (s.consumer.is_none() || s.consumer == consumer)
+            && s.consumer_group.is_none_or(|g| groups.contains(&g))
+    };
+    let mut best: Option<(u8, usize)> = None;
+    for (i, (plugin, scope)) in model.plugins.iter().zip(&links.plugin_scope).enumerate() {
+        if plugin.enabled && plugin.name.value == name && applies(scope) {
+            let rank = specificity(*scope);
+            if best.is_none_or(|(r, _)| rank > r) {
+                best = Some((rank, i));
+            }
+        }
+    }
+    best.map(|(_, plugin)| plugin)
+}
+
 /// Kong's order of scopes, the most specific highest.
 fn specificity(s: Scope) -> u8 {
     match (s.consumer.is_some(), s.consumer_group.is_some(), s.route.is_some(), s.service.is_some()) {

@@ -11,6 +11,8 @@ mod strip;
 
 use std::sync::Arc;
 
+pub use chains::plugin_for;
+
 use crate::check::Checked;
 use crate::diag::{Diags, has_errors};
 use crate::model::Model;
