@@ -1,287 +1,303 @@
-//! The index: hosts by hash, then prefixes by hash of each length that occurs, then the few predicates that are left.
-//! Regexes are only tried while one of them could still win.
+//! Virtual routes laid out for look-up: by host, then by the beginning of the path.
+//!
+//! Every alternative of a virtual route (a host pattern with a path) is an [`Entry`] in exactly one list, which holds
+//! what shares both the host pattern and the literal beginning of the path, in order of rank. A regular expression is
+//! listed under the text that everything it matches begins with. All lists are found through one hash table; a
+//! request probes it once for each host pattern that fits and each length that prefixes of that pattern have.
+
+use std::borrow::Cow;
 
 use ahash::AHashMap;
 use regex::Regex;
-use uuid::Uuid;
 
-use super::predicate::Predicates;
-use super::priority::Rank;
-use super::{Match, Options, Query, RouteError, RouteSpec, compile_regex};
+use super::condition::Condition;
+use super::expression::Expression;
+use super::pattern::HostPattern;
+use super::virtual_routes::VirtualRoute;
 
-/// The namespace of virtual routes' ids.
-const VIRTUAL: Uuid = Uuid::from_u128(0x7f145bf9_0dce_4f91_98eb_debbce4b9f6b);
+/// [`Entry::conditions`] of a route without any.
+pub(super) const NO_CONDITIONS: u32 = u32::MAX;
+/// The bucket of routes that match any host.
+const ANY_HOST: u32 = 0;
 
-/// The compiled index.
+/// What the path must be, beside beginning as the list says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PathRule {
+    /// The route has no paths.
+    Any,
+    Prefix,
+    /// Into [`Parts::regexes`].
+    Regex(u32),
+    /// Into [`Parts::expressions`]; stands for all criteria of the route.
+    Expression(u32),
+}
+
+/// What entries refer to.
 #[derive(Default)]
-pub struct Router {
-    /// In order of rank: the first that matches wins.
-    virtuals: Vec<Virtual>,
-    predicates: Vec<Predicates>,
-    exact: AHashMap<String, Paths>,
-    /// `*.x` by `.x`.
-    suffixes: AHashMap<String, Paths>,
-    /// `x.*` by `x.`.
-    prefixes: AHashMap<String, Paths>,
-    any: Paths,
+pub(super) struct Parts {
+    pub regexes: Vec<Regex>,
+    pub expressions: Vec<Expression>,
+    /// Conditions of a route, all of which must hold.
+    pub conditions: Vec<Box<[Condition]>>,
 }
 
-struct Virtual {
-    route: u32,
-    predicates: u32,
-    regexes: Vec<Regex>,
-    /// Ports of `host:port`, with the host they belong to.
-    ports: Vec<(String, u16)>,
-    /// Hosts without a port; the port matters only where there are some with one.
-    hosts: Vec<String>,
+/// One alternative of a virtual route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Position in the order of virtual routes; smaller is tried first.
+    pub rank: u32,
+    /// Order among the alternatives of a virtual route.
+    pub alternative: u32,
+    pub route: u32,
+    /// [`NO_CONDITIONS`] or an index into [`Parts::conditions`].
+    pub conditions: u32,
+    pub rule: PathRule,
+    /// The port that the request must have been sent to, if any.
+    pub port: Option<u16>,
 }
 
-/// The routes of one host, as ranks.
+/// Entries with the same host pattern and the same beginning of the path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    pub bucket: u32,
+    /// Where the beginning of the path stands in [`Index::texts`].
+    text: u32,
+    pub len: u32,
+    /// Range of [`Index::entries`].
+    pub first: u32,
+    pub end: u32,
+}
+
+/// A host pattern that routes have.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Lengths of the beginnings of paths in this bucket, ascending.
+    lengths: Vec<u32>,
+}
+
+/// A place of the hash table.
+#[derive(Clone, Copy)]
+struct Slot {
+    tag: u32,
+    /// [`EMPTY`] or an index into [`Index::lists`].
+    list: u32,
+}
+
+const EMPTY: u32 = u32::MAX;
+
+/// See the module.
 #[derive(Default)]
-struct Paths {
-    by_prefix: AHashMap<String, Vec<u32>>,
-    /// The lengths of prefixes that occur, longest first.
-    lengths: Vec<usize>,
-    without: Vec<u32>,
-    regexes: Vec<u32>,
+pub(super) struct Index {
+    pub parts: Parts,
+    pub entries: Box<[Entry]>,
+    pub lists: Box<[List]>,
+    texts: String,
+    buckets: Vec<Bucket>,
+    hosts: HostMap,
+    /// A power of two of slots, at most half of them taken.
+    slots: Box<[Slot]>,
 }
 
-/// A virtual route before it has its rank.
-struct Draft {
-    spec: usize,
-    rank: Rank,
-    prefixes: Vec<String>,
-    regexes: Vec<Regex>,
+/// Host patterns, by what they compare. The values are buckets.
+#[derive(Default)]
+struct HostMap {
+    exact: AHashMap<Box<str>, u32>,
+    /// By `.x`.
+    suffixes: AHashMap<Box<str>, u32>,
+    /// By `x.`.
+    prefixes: AHashMap<Box<str>, u32>,
 }
 
-impl Router {
-    /// Compiles the routes; those that cannot be compiled are left out and reported.
-    pub fn new(routes: &[RouteSpec], options: Options) -> (Self, Vec<RouteError>) {
-        let mut errors = Vec::new();
-        let mut drafts = Vec::with_capacity(routes.len());
-        let mut predicates = Vec::with_capacity(routes.len());
-        for (i, spec) in routes.iter().enumerate() {
-            let fail = |message| RouteError { route: spec.index, message };
-            match Predicates::new(spec) {
-                Ok(p) => predicates.push(p),
-                Err(message) => {
-                    predicates.push(Predicates::default());
-                    errors.push(fail(message));
-                    continue;
+impl HostMap {
+    fn map(&mut self, pattern: HostPattern) -> (&mut AHashMap<Box<str>, u32>, String) {
+        match pattern {
+            HostPattern::Exact(text) => (&mut self.exact, text),
+            HostPattern::Suffix(text) => (&mut self.suffixes, text),
+            HostPattern::Prefix(text) => (&mut self.prefixes, text),
+        }
+    }
+}
+
+impl Index {
+    /// Lays out virtual routes, which are in order of rank.
+    pub(super) fn new(virtuals: Vec<VirtualRoute<'_>>, parts: Parts) -> Self {
+        let mut index = Self { parts, buckets: vec![Bucket::default()], ..Self::default() };
+        let mut known: AHashMap<(u32, Cow<'_, str>), u32> = AHashMap::with_capacity(virtuals.len());
+        let mut lists = Vec::new();
+        let mut placed: Vec<(u32, Entry)> = Vec::with_capacity(virtuals.len());
+        for (rank, virtual_route) in virtuals.into_iter().enumerate() {
+            let VirtualRoute { route, hosts, paths, conditions, .. } = virtual_route;
+            let buckets: Vec<_> = match hosts.is_empty() {
+                true => vec![(ANY_HOST, None)],
+                false => hosts.into_iter().map(|(host, port)| (index.bucket_of(host), port)).collect(),
+            };
+            for (bucket, port) in buckets {
+                for (alternative, path) in paths.iter().enumerate() {
+                    let list = *known.entry((bucket, path.prefix.clone())).or_insert_with(|| {
+                        lists.push(index.list(bucket, &path.prefix));
+                        lists.len() as u32 - 1
+                    });
+                    let (rank, alternative, rule) = (rank as u32, alternative as u32, path.rule);
+                    placed.push((list, Entry { rank, alternative, route, conditions, rule, port }));
                 }
             }
-            match split(i, spec) {
-                Ok(all) => drafts.extend(all),
-                Err(message) => errors.push(fail(message)),
+        }
+        // Entries came in order of rank and keep it within their list.
+        placed.sort_by_key(|&(list, _)| list);
+        for (at, &(list, _)) in placed.iter().enumerate() {
+            let list: &mut List = &mut lists[list as usize];
+            if list.end == 0 {
+                list.first = at as u32;
             }
+            list.end = at as u32 + 1;
         }
-        drafts.sort_by(|a, b| a.rank.order(&b.rank, options));
-        let mut router = Self { predicates, virtuals: Vec::with_capacity(drafts.len()), ..Self::default() };
-        for draft in drafts {
-            router.add(&routes[draft.spec], draft);
-        }
-        router.finish();
-        (router, errors)
+        index.entries = placed.into_iter().map(|(_, entry)| entry).collect();
+        index.lists = lists.into();
+        index.fill_table();
+        index
     }
 
-    fn add(&mut self, spec: &RouteSpec, draft: Draft) {
-        let rank = self.virtuals.len() as u32;
-        let mut ports = Vec::new();
-        let mut hosts = Vec::new();
-        if spec.hosts.is_empty() {
-            self.any.add(rank, &draft);
+    /// The bucket of a host pattern, made on first use.
+    fn bucket_of(&mut self, pattern: HostPattern) -> u32 {
+        let (map, text) = self.hosts.map(pattern);
+        if let Some(&bucket) = map.get(text.as_str()) {
+            return bucket;
         }
-        for written in &spec.hosts {
-            let (host, port) = crate::message::split_port(written);
-            let host = host.to_ascii_lowercase();
-            let slot = match (host.strip_prefix('*'), host.strip_suffix('*')) {
-                (Some(suffix), _) => self.suffixes.entry(suffix.to_owned()),
-                (None, Some(prefix)) => self.prefixes.entry(prefix.to_owned()),
-                (None, None) => self.exact.entry(host.clone()),
-            };
-            slot.or_default().add(rank, &draft);
-            match port {
-                Some(port) => ports.push((host, port)),
-                None => hosts.push(host),
-            }
-        }
-        if ports.is_empty() {
-            hosts.clear();
-        }
-        let Draft { spec: predicates, regexes, .. } = draft;
-        self.virtuals.push(Virtual {
-            route: spec.index,
-            predicates: predicates as u32,
-            regexes,
-            ports,
-            hosts,
-        });
+        let bucket = self.buckets.len() as u32;
+        map.insert(text.into(), bucket);
+        self.buckets.push(Bucket::default());
+        bucket
     }
 
-    fn finish(&mut self) {
-        let maps = [&mut self.exact, &mut self.suffixes, &mut self.prefixes];
-        for paths in maps.into_iter().flat_map(|m| m.values_mut()).chain([&mut self.any]) {
-            paths.lengths.sort_unstable_by(|a, b| b.cmp(a));
+    /// A new, empty list.
+    fn list(&mut self, bucket: u32, prefix: &str) -> List {
+        let (text, len) = (self.texts.len() as u32, prefix.len() as u32);
+        self.texts.push_str(prefix);
+        let lengths = &mut self.buckets[bucket as usize].lengths;
+        if let Err(at) = lengths.binary_search(&len) {
+            lengths.insert(at, len);
         }
+        List { bucket, text, len, first: 0, end: 0 }
     }
 
-    /// The route of a request.
-    pub fn find(&self, q: &Query<'_>) -> Option<Match> {
-        let mut best: Option<(u32, usize)> = None;
-        self.each_host(q.host, |paths| self.best_prefix(paths, q, &mut best));
-        let mut regex: Option<(u32, &Regex)> = None;
-        self.each_host(q.host, |paths| {
-            for &rank in &paths.regexes {
-                let limit = best.map_or(u32::MAX, |b| b.0).min(regex.map_or(u32::MAX, |r| r.0));
-                if rank >= limit {
+    fn fill_table(&mut self) {
+        let empty = Slot { tag: 0, list: EMPTY };
+        let mut slots = vec![empty; (self.lists.len() * 2).next_power_of_two()].into_boxed_slice();
+        for (i, list) in self.lists.iter().enumerate() {
+            let mut hash = PathHash::new(list.bucket);
+            let text = self.text(list).as_bytes();
+            for &len in &self.buckets[list.bucket as usize].lengths {
+                hash.extend(&text[hash.len..(len as usize).min(text.len())]);
+                if len >= list.len {
                     break;
                 }
-                let v = &self.virtuals[rank as usize];
-                if self.holds(v, q)
-                    && let Some(found) = v.regexes.iter().find(|r| r.is_match(q.path))
-                {
-                    regex = Some((rank, found));
-                }
             }
-        });
-        if let Some((rank, regex)) = regex {
-            return Some(self.regex_match(rank, regex, q));
+            let (tag, mut at) = hash.finish(slots.len());
+            while slots[at].list != EMPTY {
+                at = (at + 1) & (slots.len() - 1);
+            }
+            slots[at] = Slot { tag, list: i as u32 };
         }
-        let (rank, matched_len) = best?;
-        Some(Match { route: self.virtuals[rank as usize].route, matched_len, captures: Vec::new() })
+        self.slots = slots;
     }
 
-    /// The indexes that a host can be in.
-    fn each_host<'a>(&'a self, host: &str, mut visit: impl FnMut(&'a Paths)) {
-        if let Some(paths) = self.exact.get(host) {
-            visit(paths);
-        }
-        if !self.suffixes.is_empty() || !self.prefixes.is_empty() {
-            for (dot, _) in host.match_indices('.') {
-                if let Some(paths) = self.suffixes.get(&host[dot..]) {
-                    visit(paths);
-                }
-                if let Some(paths) = self.prefixes.get(&host[..=dot]) {
-                    visit(paths);
-                }
-            }
-        }
-        visit(&self.any);
+    /// The beginning of the path that a list's entries share.
+    pub(super) fn text(&self, list: &List) -> &str {
+        &self.texts[list.text as usize..(list.text + list.len) as usize]
     }
 
-    fn best_prefix(&self, paths: &Paths, q: &Query<'_>, best: &mut Option<(u32, usize)>) {
-        let mut look = |ranks: &[u32], len: usize| {
-            for &rank in ranks {
-                if best.is_some_and(|b| b.0 <= rank) {
-                    return;
-                }
-                if self.holds(&self.virtuals[rank as usize], q) {
-                    *best = Some((rank, len));
-                    return;
-                }
-            }
-        };
-        for &len in &paths.lengths {
-            if let Some(prefix) = q.path.get(..len)
-                && let Some(ranks) = paths.by_prefix.get(prefix)
-            {
-                look(ranks, len);
-            }
-        }
-        look(&paths.without, 0);
+    /// Calls `each` with every list whose host pattern and beginning the request fits.
+    #[inline]
+    pub(super) fn lists_for<'a>(&'a self, host: &str, path: &str, mut each: impl FnMut(&'a List)) {
+        self.buckets_for(host, |bucket| self.lists_in(bucket, path.as_bytes(), &mut each));
     }
 
-    fn holds(&self, v: &Virtual, q: &Query<'_>) -> bool {
-        let fits = |pattern: &str| super::predicate::wildcard(pattern, q.host);
-        let host = v.ports.is_empty()
-            || v.ports.iter().any(|(host, port)| *port == q.port && fits(host))
-            || v.hosts.iter().any(|host| fits(host));
-        host && self.predicates[v.predicates as usize].hold(q)
+    fn buckets_for(&self, host: &str, mut each: impl FnMut(u32)) {
+        each(ANY_HOST);
+        if let Some(&bucket) = self.hosts.exact.get(host) {
+            each(bucket);
+        }
+        let (suffixes, prefixes) = (&self.hosts.suffixes, &self.hosts.prefixes);
+        if suffixes.is_empty() && prefixes.is_empty() {
+            return;
+        }
+        for dot in memchr::memchr_iter(b'.', host.as_bytes()) {
+            suffixes.get(&host[dot..]).into_iter().for_each(|&bucket| each(bucket));
+            prefixes.get(&host[..=dot]).into_iter().for_each(|&bucket| each(bucket));
+        }
     }
 
-    fn regex_match(&self, rank: u32, regex: &Regex, q: &Query<'_>) -> Match {
-        let route = self.virtuals[rank as usize].route;
-        let Some(groups) = regex.captures(q.path) else { return Match { route, ..Match::default() } };
-        let matched_len = groups.get(0).map_or(0, |m| m.end());
-        let mut captures = Vec::new();
-        for (i, name) in regex.capture_names().enumerate().skip(1) {
-            if let Some(text) = groups.get(i).map(|m| m.as_str().to_owned()) {
-                if let Some(name) = name {
-                    captures.push((name.to_owned(), text.clone()));
+    fn lists_in<'a>(&'a self, bucket: u32, path: &[u8], each: &mut impl FnMut(&'a List)) {
+        let Some(Bucket { lengths }) = self.buckets.get(bucket as usize) else { return };
+        let mut hash = PathHash::new(bucket);
+        for &len in lengths {
+            let Some(part) = path.get(hash.len..len as usize) else { return };
+            hash.extend(part);
+            let (tag, mut at) = hash.finish(self.slots.len());
+            while self.slots[at].list != EMPTY {
+                let slot = self.slots[at];
+                let list = &self.lists[slot.list as usize];
+                if slot.tag == tag && list.bucket == bucket && self.text(list).as_bytes() == &path[..hash.len] {
+                    each(list);
+                    break;
                 }
-                captures.push((i.to_string(), text));
+                at = (at + 1) & (self.slots.len() - 1);
             }
         }
-        Match { route, matched_len, captures }
+    }
+
+    /// The host pattern of every bucket, for people; none for any host.
+    pub(super) fn host_patterns(&self) -> Vec<Option<HostPattern>> {
+        let mut patterns = vec![None; self.buckets.len()];
+        let maps: [(&AHashMap<Box<str>, u32>, fn(String) -> HostPattern); 3] = [
+            (&self.hosts.exact, HostPattern::Exact),
+            (&self.hosts.suffixes, HostPattern::Suffix),
+            (&self.hosts.prefixes, HostPattern::Prefix),
+        ];
+        for (map, make) in maps {
+            map.iter().for_each(|(text, &bucket)| patterns[bucket as usize] = Some(make(text.to_string())));
+        }
+        patterns
     }
 }
 
-impl Paths {
-    fn add(&mut self, rank: u32, draft: &Draft) {
-        if !draft.regexes.is_empty() {
-            push_once(&mut self.regexes, rank);
-        }
-        for prefix in &draft.prefixes {
-            if !self.lengths.contains(&prefix.len()) {
-                self.lengths.push(prefix.len());
-            }
-            match self.by_prefix.get_mut(prefix) {
-                Some(ranks) => push_once(ranks, rank),
-                None => {
-                    self.by_prefix.insert(prefix.clone(), vec![rank]);
-                }
-            }
-        }
-        if draft.regexes.is_empty() && draft.prefixes.is_empty() {
-            push_once(&mut self.without, rank);
-        }
-    }
+/// A hash of a bucket and the beginning of a path that grows with it: the parts between the bucket's lengths are fed
+/// one by one, so that all beginnings of a path cost one pass over it.
+#[derive(Clone, Copy)]
+struct PathHash {
+    state: u64,
+    len: usize,
 }
 
-/// Ranks come in ascending order, so a repetition is the last.
-fn push_once(ranks: &mut Vec<u32>, rank: u32) {
-    if ranks.last() != Some(&rank) {
-        ranks.push(rank);
-    }
-}
+impl PathHash {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The virtual routes of a route.
-fn split(index: usize, spec: &RouteSpec) -> Result<Vec<Draft>, String> {
-    let mut groups: Vec<(usize, Vec<String>)> = Vec::new();
-    let mut regexes = Vec::new();
-    for path in &spec.paths {
-        match path.strip_prefix('~') {
-            Some(pattern) => regexes.push(compile_regex(&format!("^{pattern}"))?),
-            None => match groups.iter_mut().find(|(len, _)| *len == path.len()) {
-                Some((_, paths)) => paths.push(path.clone()),
-                None => groups.push((path.len(), vec![path.clone()])),
-            },
+    fn new(bucket: u32) -> Self {
+        Self { state: u64::from(bucket).wrapping_add(1).wrapping_mul(Self::MULTIPLIER), len: 0 }
+    }
+
+    #[inline]
+    fn extend(&mut self, part: &[u8]) {
+        self.len += part.len();
+        let (words, tail) = part.as_chunks::<8>();
+        words.iter().for_each(|word| self.mix(u64::from_le_bytes(*word)));
+        if !tail.is_empty() {
+            let mut word = [0; 8];
+            word[..tail.len()].copy_from_slice(tail);
+            self.mix(u64::from_le_bytes(word) ^ (tail.len() as u64) << 56);
         }
     }
-    let count = groups.len() + usize::from(!regexes.is_empty());
-    let mut number = 0;
-    let mut id = || {
-        number += 1;
-        match count > 1 {
-            true => Uuid::new_v5(&VIRTUAL, format!("{}#{number}", spec.id).as_bytes()).to_string(),
-            false => spec.id.to_ascii_lowercase(),
-        }
-    };
-    let mut all = Vec::with_capacity(count.max(1));
-    if !regexes.is_empty() {
-        all.push(Draft { spec: index, rank: Rank::new(spec, true, 0, id()), prefixes: Vec::new(), regexes });
+
+    #[inline]
+    fn mix(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(Self::MULTIPLIER);
+        self.state = (product as u64) ^ (product >> 64) as u64;
     }
-    for (len, prefixes) in groups {
-        all.push(Draft {
-            spec: index,
-            rank: Rank::new(spec, false, len, id()),
-            prefixes,
-            regexes: Vec::new(),
-        });
+
+    /// A tag and a place in a table of so many slots, a power of two.
+    #[inline]
+    fn finish(&self, slots: usize) -> (u32, usize) {
+        let mixed = self.state.wrapping_mul(Self::MULTIPLIER);
+        ((mixed >> 32) as u32, (mixed ^ mixed >> 29) as usize & (slots - 1))
     }
-    if all.is_empty() {
-        let rank = Rank::new(spec, false, 0, id());
-        all.push(Draft { spec: index, rank, prefixes: Vec::new(), regexes: Vec::new() });
-    }
-    Ok(all)
 }

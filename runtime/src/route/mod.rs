@@ -1,15 +1,32 @@
 //! Which route a request belongs to: compiled once into an index, pure, knows no HTTP library.
+//!
+//! A route becomes one or more *virtual routes* ([`virtual_routes`]), which are ranked ([`order`]) and laid out in an
+//! index by host and path ([`index`]). A look-up gathers the few lists that the request's host and path can meet and
+//! takes the first entry, in order of rank, whose other conditions ([`condition`]) hold. Its cost depends on how many
+//! routes share the request's host and path, not on how many routes there are.
 
-pub mod index;
+mod condition;
+mod explain;
+pub mod expression;
+mod index;
+mod lookup;
 pub mod normalise;
-pub mod predicate;
-pub mod priority;
+mod order;
+mod pattern;
 pub mod upstream_path;
+mod virtual_routes;
+
+#[cfg(test)]
+mod oracle_tests;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
-pub use index::Router;
-use regex::Regex;
+pub use explain::Candidate;
+pub use normalise::{PathError, normalise};
+pub use upstream_path::{escape_path, forwarded_prefix, upstream_path};
 
 use crate::message::Fields;
 use crate::model::gateway::RouterFlavor;
@@ -31,10 +48,11 @@ pub struct RouteSpec {
     pub sources: Vec<(Option<String>, Option<u16>)>,
     pub destinations: Vec<(Option<String>, Option<u16>)>,
     pub regex_priority: i64,
+    /// Takes the place of all the criteria above in the expressions flavor.
     pub expression: Option<String>,
     pub priority: u64,
     pub created_at: i64,
-    /// True where the route speaks http and https (or grpc and grpcs); used by the expressions flavor.
+    /// As written (`http`, `https`, `grpc`, `grpcs`); used by the expressions flavor.
     pub protocols: Vec<String>,
 }
 
@@ -53,7 +71,7 @@ pub struct Query<'a> {
     pub host: &'a str,
     /// Port of the Host field, else the listener's.
     pub port: u16,
-    /// In normal form ([`normalise`]).
+    /// In normal form ([`normalise()`]).
     pub path: &'a str,
     /// Raw query.
     pub query: &'a str,
@@ -76,25 +94,44 @@ pub struct Match {
 }
 
 /// A route that could not be compiled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteError {
+    /// [`RouteSpec::index`].
     pub route: u32,
+    /// The field of the route that is wrong: `paths`, `hosts`, `headers`, `sources`, `destinations`, `expression`.
+    pub field: &'static str,
+    /// Which element of the field, counted from 0.
+    pub item: usize,
+    /// The part of that text which is wrong, in bytes, where one part is to blame.
+    pub range: Option<Range<usize>>,
     pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
 }
 
-/// Compiles a pattern with the linear-time engine, and explains what it cannot do.
-pub fn compile_regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build().map_err(|e| {
-        let hint = match pattern {
-            p if p.contains("(?=") || p.contains("(?!") || p.contains("(?<=") || p.contains("(?<!") => {
-                "look-around is not supported: match the wanted text itself, or use a second route with a higher \
-                 regex_priority for what must be left out"
-            }
-            p if p.contains("\\1") || p.contains("\\2") || p.contains("\\k<") => {
-                "backreferences are not supported: write the repeated text out, or check it in the service"
-            }
-            _ => return format!("the regular expression `{pattern}` is not valid: {e}"),
-        };
-        format!("the regular expression `{pattern}` cannot be compiled: {hint}")
-    })
+/// The compiled index.
+#[derive(Default)]
+pub struct Router {
+    index: index::Index,
+}
+
+impl Router {
+    /// Compiles the routes; those that cannot be compiled are left out and reported.
+    pub fn new(routes: &[RouteSpec], options: Options) -> (Self, Vec<RouteError>) {
+        let mut errors = Vec::new();
+        let mut parts = index::Parts::default();
+        let virtuals = virtual_routes::compile(routes, options, &mut parts, &mut errors);
+        (Self { index: index::Index::new(virtuals, parts) }, errors)
+    }
+
+    /// The route of a request: the first, in order of rank, all of whose criteria hold.
+    pub fn find(&self, query: &Query<'_>) -> Option<Match> {
+        self.index.find(query)
+    }
+
+    /// Every virtual route in order of rank, each with whether it matches and why not. The first that matches is the
+    /// one that [`Router::find`] gives. Slow: for people, not for requests.
+    pub fn rank(&self, query: &Query<'_>) -> Vec<Candidate> {
+        explain::rank(&self.index, query)
+    }
 }
