@@ -8,10 +8,10 @@ use crate::check::Checked;
 use crate::diag::{Diagnostic, Diags, codes};
 use crate::model::gateway::RouterFlavor;
 use crate::model::{Model, Route as Written};
-use crate::route::{Options, RouteSpec, Router};
+use crate::route::{Options, RouteError, RouteSpec, Router};
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Labels, Protocols, Route, ServiceId};
-use crate::source::Spanned;
+use crate::source::{Span, Spanned};
 
 /// Labels that were given out, for the life of the process.
 #[derive(Default)]
@@ -67,11 +67,35 @@ pub fn build(
     };
     let (router, errors) = Router::new(&specs, options);
     for e in errors {
-        let route = &model.routes[e.route as usize];
-        let span = route.expression.as_ref().or(route.paths.first()).map_or(route.span, |p| p.span);
-        diags.push(Diagnostic::new(&codes::INVALID_VALUE, span, e.message));
+        let span = place(&model.routes[e.route as usize], &e);
+        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, e.message);
+        diags.push(match e.help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        });
     }
     (router, routes.into())
+}
+
+/// Where the text stands that the router could not use.
+fn place(route: &Written, error: &RouteError) -> Span {
+    let text = match error.field {
+        "paths" => route.paths.get(error.item),
+        "hosts" => route.hosts.get(error.item),
+        "headers" => route.headers.get(error.item).map(|(name, _)| name),
+        "expression" => route.expression.as_ref(),
+        _ => None,
+    };
+    let Some(Spanned { value, span }) = text else { return route.span };
+    // Exact where the text stands in the file as it is, perhaps between quotes; else the whole text.
+    let quotes = ((span.end - span.start) as usize).checked_sub(value.len());
+    match (&error.range, quotes) {
+        (Some(range), Some(extra @ (0 | 2))) => {
+            let start = span.start as usize + extra / 2;
+            Span::new(span.file, start + range.start, start + range.end)
+        }
+        _ => *span,
+    }
 }
 
 fn labels(model: &Model, r: &Written, service: Option<usize>) -> Labels {

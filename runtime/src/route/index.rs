@@ -249,14 +249,12 @@ impl Index {
     /// The host pattern of every bucket, for people; none for any host.
     pub(super) fn host_patterns(&self) -> Vec<Option<HostPattern>> {
         let mut patterns = vec![None; self.buckets.len()];
-        let maps: [(&AHashMap<Box<str>, u32>, fn(String) -> HostPattern); 3] = [
-            (&self.hosts.exact, HostPattern::Exact),
-            (&self.hosts.suffixes, HostPattern::Suffix),
-            (&self.hosts.prefixes, HostPattern::Prefix),
-        ];
-        for (map, make) in maps {
+        let mut note = |map: &AHashMap<Box<str>, u32>, make: fn(String) -> HostPattern| {
             map.iter().for_each(|(text, &bucket)| patterns[bucket as usize] = Some(make(text.to_string())));
-        }
+        };
+        note(&self.hosts.exact, HostPattern::Exact);
+        note(&self.hosts.suffixes, HostPattern::Suffix);
+        note(&self.hosts.prefixes, HostPattern::Prefix);
         patterns
     }
 }

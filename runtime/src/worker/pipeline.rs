@@ -1,6 +1,7 @@
 //! From a parsed request to a decision: route, policies, and what the upstream is to be asked.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use super::context::Worker;
 use super::source::{BodySource, collect};
@@ -8,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::message::{FieldName, RequestHead, names, split_port};
 use crate::policy::{Answer, Effect, Flow, Reply, Step};
 use crate::route::normalise::normalise;
-use crate::route::upstream_path::upstream_path;
+use crate::route::upstream_path::{forwarded_prefix, upstream_path};
 use crate::route::{Match, Query};
 use crate::snapshot::{ChainId, RouteId};
 
@@ -81,7 +82,7 @@ fn find_route(x: &Exchange) -> Option<Match> {
         query: x.request.query.as_deref().unwrap_or(""),
         fields: &x.request.fields,
         sni: x.client.tls.then(|| x.client.sni.as_deref().unwrap_or("")),
-        source: x.client.peer,
+        source: SocketAddr::new(x.client.ip, x.client.peer.port()),
         destination: x.client.local,
     })
 }
@@ -300,9 +301,8 @@ pub fn proxy_headers(x: &mut Exchange) {
     if !keep(request, &names::X_FORWARDED_PREFIX) {
         request.fields.remove(&names::X_FORWARDED_PREFIX);
         let strips = x.route.is_some_and(|r| x.snapshot.routes[r.0 as usize].strip_path);
-        if strips && x.matched_len > 1 {
-            let RequestHead { path, fields, .. } = request;
-            let prefix = &path[..x.matched_len.min(path.len())];
+        let RequestHead { path, fields, .. } = request;
+        if let Some(prefix) = forwarded_prefix(path, x.matched_len, strips) {
             fields.append(&names::X_FORWARDED_PREFIX, prefix);
         }
     }
