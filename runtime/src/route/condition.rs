@@ -37,7 +37,10 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 pub(super) enum Condition {
     Methods(Vec<String>),
-    Header { name: FieldName, values: Vec<HeaderValue> },
+    Header {
+        name: FieldName,
+        values: Vec<HeaderValue>,
+    },
     Sni(Vec<SniPattern>),
     Source(Vec<Endpoint>),
     Destination(Vec<Endpoint>),
@@ -81,7 +84,12 @@ impl Condition {
             }
             Self::Source(ends) => format!("source `{}` is not among {}", query.source, quoted(ends)),
             Self::Destination(ends) => {
-                format!("destination `{}:{}` is not among {}", query.destination.ip(), query.port, quoted(ends))
+                format!(
+                    "destination `{}:{}` is not among {}",
+                    query.destination.ip(),
+                    query.port,
+                    quoted(ends)
+                )
             }
             Self::Tls(true) => "the connection is not TLS".to_owned(),
             Self::Tls(false) => "the connection is TLS".to_owned(),
@@ -165,7 +173,8 @@ impl std::fmt::Display for SniPattern {
 impl Endpoint {
     /// Reads an element of `sources` or `destinations`.
     pub(super) fn parse(address: Option<&str>, port: Option<u16>) -> Result<Self, String> {
-        let net = address.map(|text| parse_net(text).ok_or_else(|| format!("`{text}` is not an address or a CIDR")));
+        let net = address
+            .map(|text| parse_net(text).ok_or_else(|| format!("`{text}` is not an address or a CIDR")));
         match (net.transpose()?, port) {
             (None, None) => Err("an element needs `ip`, `port`, or both".to_owned()),
             (net, port) => Ok(Self { net, port }),

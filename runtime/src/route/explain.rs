@@ -78,7 +78,11 @@ fn judge(
     };
     let distinct = |texts: Vec<String>| {
         let mut seen: Vec<String> = Vec::new();
-        texts.into_iter().for_each(|text| if !seen.contains(&text) { seen.push(text) });
+        texts.into_iter().for_each(|text| {
+            if !seen.contains(&text) {
+                seen.push(text)
+            }
+        });
         quoted(seen)
     };
     let Some(host) = alternatives.iter().find(host_fits) else {

@@ -237,7 +237,8 @@ impl Index {
             while self.slots[at].list != EMPTY {
                 let slot = self.slots[at];
                 let list = &self.lists[slot.list as usize];
-                if slot.tag == tag && list.bucket == bucket && self.text(list).as_bytes() == &path[..hash.len] {
+                if slot.tag == tag && list.bucket == bucket && self.text(list).as_bytes() == &path[..hash.len]
+                {
                     each(list);
                     break;
                 }

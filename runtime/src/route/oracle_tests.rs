@@ -33,11 +33,34 @@ impl Random {
 }
 
 const HOSTS: [&str; 10] = [
-    "a.test", "b.test", "x.a.test", "*.test", "*.a.test", "a.*", "x.*", "a.test:81", "*.a.test:81", "B.Test",
+    "a.test",
+    "b.test",
+    "x.a.test",
+    "*.test",
+    "*.a.test",
+    "a.*",
+    "x.*",
+    "a.test:81",
+    "*.a.test:81",
+    "B.Test",
 ];
 const PATHS: [&str; 16] = [
-    "/", "/a", "/a/b", "/a/bc", "/ab", "/a/b/c", "/b", "/b/", "~/a", "~/a/[a-z]+", "~/(a|b)/b", "~/b/?c*", "~/a|/b$",
-    "~(?i)/A/B", "~/a/b\\.c", "~/.*c$",
+    "/",
+    "/a",
+    "/a/b",
+    "/a/bc",
+    "/ab",
+    "/a/b/c",
+    "/b",
+    "/b/",
+    "~/a",
+    "~/a/[a-z]+",
+    "~/(a|b)/b",
+    "~/b/?c*",
+    "~/a|/b$",
+    "~(?i)/A/B",
+    "~/a/b\\.c",
+    "~/.*c$",
 ];
 const METHODS: [&str; 3] = ["GET", "POST", "PUT"];
 const VALUES: [&str; 4] = ["one", "Two", "~*^t", "~*e$"];
@@ -151,12 +174,14 @@ fn oracle(specs: &[RouteSpec], options: Options, query: &Query<'_>) -> Option<u3
 
 #[test]
 fn the_index_finds_what_reading_every_route_finds() {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+    let seed =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let mut random = Random(seed | 1);
-    let options = [(false, false), (false, true), (true, false)].map(|(traditional, documented_order)| Options {
-        flavor: if traditional { RouterFlavor::Traditional } else { RouterFlavor::TraditionalCompatible },
-        documented_order,
-    });
+    let options =
+        [(false, false), (false, true), (true, false)].map(|(traditional, documented_order)| Options {
+            flavor: if traditional { RouterFlavor::Traditional } else { RouterFlavor::TraditionalCompatible },
+            documented_order,
+        });
     let mut found = 0;
     for _ in 0..60 {
         let specs: Vec<_> = (0..=random.below(30)).map(|i| random_route(&mut random, i)).collect();

@@ -90,7 +90,10 @@ fn problem(written: &str, error: &regex::Error) -> RegexProblem {
                 .to_owned(),
         )
     } else if matches!(error, regex::Error::CompiledTooBig(_)) {
-        Some("smaller bounds in `{m,n}`, or `[0-9]` and `[A-Za-z]` for `\\d` and `\\w`, make it smaller".to_owned())
+        Some(
+            "smaller bounds in `{m,n}`, or `[0-9]` and `[A-Za-z]` for `\\d` and `\\w`, make it smaller"
+                .to_owned(),
+        )
     } else {
         None
     };

@@ -200,7 +200,12 @@ fn matches_say_how_much_of_the_path_and_what_the_groups_held() {
         (&[paths(&["~/api/.*"])], "/api/a/b", 8, &[]),
         (&[paths(&["~/u/(?<id>\\d+)"])], "/u/7/x", 4, &[("1", "7"), ("id", "7")]),
         (&[paths(&["~/(u/)?7(x)$"])], "/7x", 3, &[("2", "x")]),
-        (&[paths(&["~/u/(?P<n>[a-z ]+)/p"])], "/u/%6aohn%20doe/p", 13, &[("1", "john doe"), ("n", "john doe")]),
+        (
+            &[paths(&["~/u/(?P<n>[a-z ]+)/p"])],
+            "/u/%6aohn%20doe/p",
+            13,
+            &[("1", "john doe"), ("n", "john doe")],
+        ),
     ];
     for (routes, target, len, captures) in cases {
         let found = find(routes, COMPATIBLE, &Request { target, ..GET }).expect(target);

@@ -93,7 +93,10 @@ impl Comparison {
                     TextTest::PartOf => text.contains(&*value),
                     TextTest::NotPartOf => !text.contains(&*value),
                 };
-                if holds && self.field == Field::Path && matches!(test, TextTest::Equals | TextTest::StartsWith) {
+                if holds
+                    && self.field == Field::Path
+                    && matches!(test, TextTest::Equals | TextTest::StartsWith)
+                {
                     matched.0 = text.len();
                 }
                 holds

@@ -63,7 +63,9 @@ fn keys_of_comparison(comparison: &Comparison) -> Keys {
         (Field::Host, Test::Text(TextTest::StartsWith, text)) if text.ends_with('.') => {
             host(HostPattern::Prefix(text.clone()))
         }
-        (Field::Path, Test::Text(TextTest::Equals | TextTest::StartsWith, text)) if !lower => one(text.clone()),
+        (Field::Path, Test::Text(TextTest::Equals | TextTest::StartsWith, text)) if !lower => {
+            one(text.clone())
+        }
         (Field::Path, Test::Regex(regex)) if !lower => match regex.as_str().strip_prefix('^') {
             Some(anchored) => one(pattern::literal_prefix(anchored).into_owned()),
             None => Keys::default(),

@@ -33,8 +33,7 @@ const FIELDS: &[(&str, Field)] = &[
 const FAMILIES: [&str; 3] = ["http.headers.", "http.queries.", "http.path.segments."];
 
 /// Longest first, so that none hides another.
-const OPERATORS: [&str; 12] =
-    ["==", "!=", "^=", "=^", ">=", "<=", "~", ">", "<", "in", "not", "contains"];
+const OPERATORS: [&str; 12] = ["==", "!=", "^=", "=^", ">=", "<=", "~", ">", "<", "in", "not", "contains"];
 
 type Parsed<T> = Result<T, ExpressionError>;
 
@@ -213,11 +212,14 @@ impl<'a> Parser<'a> {
                 }
             }
             None => {
-                let known = FIELDS.iter().map(|(name, _)| *name).chain(["http.headers.NAME", "http.queries.NAME"]);
+                let known =
+                    FIELDS.iter().map(|(name, _)| *name).chain(["http.headers.NAME", "http.queries.NAME"]);
                 let error = self.error(range, format!("unknown field `{name}`"));
                 Err(match suggest::nearest(name, known.clone()) {
                     Some(near) => error.with_help(format!("did you mean `{near}`?")),
-                    None => error.with_help(format!("the fields are {}", known.collect::<Vec<_>>().join(", "))),
+                    None => {
+                        error.with_help(format!("the fields are {}", known.collect::<Vec<_>>().join(", ")))
+                    }
                 })
             }
         }
@@ -292,7 +294,8 @@ impl<'a> Parser<'a> {
                     Type::Int => "a number",
                     Type::Ip => "an address or a CIDR, without quotes",
                 };
-                let message = format!("this field is compared with {expected}, not with {}", constant.describe());
+                let message =
+                    format!("this field is compared with {expected}, not with {}", constant.describe());
                 Err(self.error(range, message))
             }
         }
@@ -338,7 +341,11 @@ impl<'a> Parser<'a> {
         }
         let error = self.error(range, "expected a text in quotes, a number, an address or a CIDR");
         let looks_like_text = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-        Err(if looks_like_text { error.with_help(format!("texts stand in quotes: `\"{word}\"`")) } else { error })
+        Err(if looks_like_text {
+            error.with_help(format!("texts stand in quotes: `\"{word}\"`"))
+        } else {
+            error
+        })
     }
 
     fn raw_text(&mut self) -> Parsed<Constant> {
