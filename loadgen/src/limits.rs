@@ -100,6 +100,8 @@ pub struct Row {
     pub excess: u64,
     /// Provably refused although no limit of the consumer was reached.
     pub wrongly_rejected: u64,
+    /// Refused requests count all the same.
+    pub counts_rejected: bool,
     /// The window began before the run, so that its counter may have been used by others.
     pub partial: bool,
     /// The clocks are not close enough for this window to prove anything.
@@ -128,11 +130,18 @@ impl Row {
             Verdict::UnderAdmitted
         } else if self.unprovable {
             Verdict::Unknown
-        } else if self.rejected == 0 {
-            Verdict::NotReached
-        } else {
+        } else if self.was_reached() {
             Verdict::Held
+        } else {
+            Verdict::NotReached
         }
+    }
+
+    /// Whether this limit can be what refused requests, rather than another one of the same consumers.
+    fn was_reached(&self) -> bool {
+        let most = self.admitted_at_most + self.unknown + if self.counts_rejected { self.rejected } else { 0 };
+        let full = self.window.is_none() || self.partial || most >= self.allowed;
+        self.rejected > 0 && full
     }
 }
 
@@ -245,6 +254,7 @@ impl Own {
             allowed,
             excess,
             wrongly_rejected: 0,
+            counts_rejected: self.counts_rejected,
             partial: false,
             unprovable: false,
         }

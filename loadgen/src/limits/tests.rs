@@ -219,6 +219,9 @@ fn a_refusal_is_right_when_any_limit_of_the_consumer_was_reached() {
         findings.iter().flat_map(|f| &f.rows).map(|r| r.wrongly_rejected).sum::<u64>()
     };
     assert_eq!(wrong(&[rule(10, Period::Second), rule(1000, Period::Minute)]), 0);
+    let findings = check(&[rule(10, Period::Second), rule(1000, Period::Minute)], &events, &setting);
+    assert!(findings[0].rows.iter().any(|r| r.verdict() == Verdict::Held));
+    assert!(findings[1].rows.iter().all(|r| r.verdict() == Verdict::NotReached));
     assert!(wrong(&[rule(1000, Period::Minute)]) > 0);
 }
 

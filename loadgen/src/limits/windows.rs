@@ -90,6 +90,7 @@ fn row(own: &Own, clock: &Clock, limit: u64, window: (u64, u64)) -> Row {
         allowed: limit,
         excess: 0,
         wrongly_rejected: 0,
+        counts_rejected: own.counts_rejected,
         partial: !own.setting.fresh && window.0 <= clock.unix_ms(0),
         unprovable: sure.is_none(),
     };
