@@ -139,7 +139,8 @@ impl Row {
 
     /// Whether this limit can be what refused requests, rather than another one of the same consumers.
     fn was_reached(&self) -> bool {
-        let most = self.admitted_at_most + self.unknown + if self.counts_rejected { self.rejected } else { 0 };
+        let most =
+            self.admitted_at_most + self.unknown + if self.counts_rejected { self.rejected } else { 0 };
         let full = self.window.is_none() || self.partial || most >= self.allowed;
         self.rejected > 0 && full
     }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::echo::{self, Knobs, parse_body_size, parse_delay, parse_status};
 use crate::exit::{Code, WithCode};
@@ -35,19 +36,19 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         .map_err(|e| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen)))?;
     let knobs = Knobs { delay: args.delay, status: args.status, size: args.size, chunked: false };
     let echo = echo::spawn(listener, knobs).context("cannot start the server")?;
-    println!("gw echo listens on http://{}", echo.addr());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(asked_to_stop())?;
+    let (mut term, mut int) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    // Said only now: whoever reads it may ask the server to stop at once.
+    crate::output::print(&format!("gw echo listens on http://{}\n", echo.addr()))?;
+    runtime.block_on(async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    });
     echo.stop();
     Ok(Code::Ok)
-}
-
-async fn asked_to_stop() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }
