@@ -103,7 +103,7 @@ fn show_rule(rule: limits::Rule) -> String {
 /// A moment in ms since 1970, as a time of day or, at midnight, as a date too. UTC.
 fn show_moment(unix_ms: u64) -> String {
     let at = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let format = if unix_ms % 86_400_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%H:%M:%S" };
+    let format = if unix_ms.is_multiple_of(86_400_000) { "%Y-%m-%d %H:%M:%S" } else { "%H:%M:%S" };
     at.map_or_else(String::new, |at| at.strftime(format).to_string())
 }
 

@@ -138,10 +138,9 @@ fn credentials(
             );
         }
         for (field, value) in here {
-            match out.iter().find(|(known, _)| *known == field) {
-                None => out.push((field, value)),
-                // Tokens for two routes may differ and still both be good for either; the first is taken.
-                Some(_) => {}
+            // Tokens for two routes may differ and still both be good for either; the first is taken.
+            if !out.iter().any(|(known, _)| *known == field) {
+                out.push((field, value));
             }
         }
     }
