@@ -12,6 +12,9 @@ mod render;
 
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     // One cryptography provider for everything: TLS, certificates, tokens.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -93,7 +93,7 @@ thread_local! {
 }
 
 /// Keeps at most this many small buffers per thread.
-const KEEP: usize = 64;
+const KEEP: usize = 256;
 
 fn take_memory() -> Vec<u8> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SMALL])

@@ -93,6 +93,8 @@ pub struct ClientLine {
     pub keep_alive: bool,
     /// The length that a response to HEAD, or a 304, states without having a body.
     pub stated_length: Option<u64>,
+    /// The request was HEAD: nothing may be said about a length that nobody knows.
+    pub head_only: bool,
 }
 
 /// A response's head for the client.
@@ -105,7 +107,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, to: &ClientLine) {
         Framing::None => {
             if let Some(n) = to.stated_length {
                 length(out, n);
-            } else if !matches!(head.status, 100..=199 | 204 | 304) {
+            } else if !to.head_only && !matches!(head.status, 100..=199 | 204 | 304) {
                 length(out, 0);
             }
         }

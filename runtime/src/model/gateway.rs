@@ -125,7 +125,7 @@ impl Default for Limits {
             header_count: 100,
             body: 0,
             buffered_body: 10 * 1024 * 1024,
-            connections: 10_000,
+            connections: 50_000,
             connections_per_ip: 0,
             requests_per_connection: 10_000,
             h2_streams: 100,

@@ -46,7 +46,7 @@ const LIMITS: &[Field] = &[
     Field::new("header_count", COUNT, "Header lines, 431 beyond.").default("100"),
     Field::new("body", COUNT, "Bytes of a request body, 413 beyond; 0 is no bound.").default("0"),
     Field::new("buffered_body", COUNT, "Bytes of a body that a plugin needs whole.").default("10485760"),
-    Field::new("connections", COUNT, "Client connections.").default("10000"),
+    Field::new("connections", COUNT, "Client connections.").default("50000"),
     Field::new("connections_per_ip", COUNT, "Client connections of one address; 0 is no bound.").default("0"),
     Field::new("requests_per_connection", COUNT, "Requests after which a connection is closed.")
         .default("10000"),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -45,16 +46,25 @@ pub struct Forward<B> {
     pub answered: bool,
     /// The request asked for a WebSocket.
     pub websocket: bool,
+    /// How long the upstream may be silent within its answer.
+    patience: Duration,
 }
 
 impl<B: BodySource> Forward<B> {
     /// An exchange on `up`; [`Forward::request_head`] must be given the head next.
-    pub fn new(up: UpstreamConn, body: B, whole: Option<Bytes>, websocket: bool) -> Self {
+    pub fn new(
+        up: UpstreamConn,
+        body: B,
+        whole: Option<Bytes>,
+        websocket: bool,
+        patience: Duration,
+    ) -> Box<Self> {
         let tx = Sender::new(false);
         let meta = response::Meta::default();
         let rx = BodyDecoder::new(Framing::None);
         let whole = whole.map(|b| (b, 0));
-        Self {
+        // Boxed, because it is handed from hand to hand.
+        Box::new(Self {
             body,
             up,
             whole,
@@ -66,7 +76,8 @@ impl<B: BodySource> Forward<B> {
             interim: 0,
             answered: false,
             websocket,
-        }
+            patience,
+        })
     }
 
     /// How the request's body will be framed.
@@ -240,6 +251,7 @@ impl<B: BodySource> Forward<B> {
                 let ok = self.rx.may_end_at_close();
                 return Poll::Ready(if ok { Ok(0) } else { Err(Failure::Closed) });
             }
+            watch.arm(self.patience);
             self.up.buffer.grow_if_full();
         }
     }
@@ -260,7 +272,7 @@ impl<B: BodySource> Forward<B> {
     }
 
     /// The body, and the connection if it can be used again.
-    pub fn finish(self) -> (B, Option<UpstreamConn>) {
+    pub fn finish(self: Box<Self>) -> (B, Option<UpstreamConn>) {
         let clean =
             self.request_sent() && self.rx.done() && self.meta.keep_alive && self.up.buffer.is_empty();
         (self.body, clean.then_some(self.up))

@@ -1,7 +1,7 @@
 //! An HTTP/1 client connection from its first byte to its last.
 
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::context::Worker;
@@ -153,7 +153,7 @@ impl Conn {
             Ok(None) => Next::Close,
             Err(reject) => {
                 let reply = refusal(&x, reject);
-                self.reply(&worker, &mut x, reply, true, false).await;
+                self.reply(&worker, &mut x, reply, true).await;
                 Next::Linger
             }
         };
@@ -183,7 +183,7 @@ impl Conn {
             worker.draining.get() || x.client.connection_requests >= limits.requests_per_connection as u64;
         let keep_alive = meta.keep_alive && !last;
         if meta.asterisk {
-            self.reply(worker, x, Reply::empty(204), !keep_alive, false).await;
+            self.reply(worker, x, Reply::empty(204), !keep_alive).await;
             return if keep_alive { Next::KeepAlive } else { Next::Close };
         }
         if let Framing::Length(n) = meta.framing
@@ -191,7 +191,7 @@ impl Conn {
             && n > limits.body
         {
             let reply = proxy::body_reply(x, crate::policy::BodyError::TooLarge);
-            self.reply(worker, x, reply, true, false).await;
+            self.reply(worker, x, reply, true).await;
             return Next::Linger;
         }
         let mut body = H1Body {
@@ -231,7 +231,7 @@ impl Conn {
                 let decoder = body.decoder;
                 let close = !keep_alive || unsure || reply.close;
                 let after = self.discard(decoder, close, meta).await;
-                self.reply(worker, x, reply, after != Next::KeepAlive, meta.framing == Framing::None).await;
+                self.reply(worker, x, reply, after != Next::KeepAlive).await;
                 after
             }
         }
@@ -263,7 +263,7 @@ impl Conn {
     }
 
     /// Sends the gateway's own answer.
-    async fn reply(&mut self, worker: &Worker, x: &mut Exchange, reply: Reply, close: bool, _bodyless: bool) {
+    async fn reply(&mut self, worker: &Worker, x: &mut Exchange, reply: Reply, close: bool) {
         let body = respond::local(x, reply);
         let mut sender = Sender::new(false);
         let head_only = x.request.method == "HEAD" || matches!(x.response.status, 100..=199 | 204 | 304);
@@ -275,6 +275,7 @@ impl Conn {
             version: x.request.version,
             keep_alive: !close,
             stated_length: (head_only && !body.is_empty()).then_some(body.len() as u64),
+            head_only: x.request.method == "HEAD",
         };
         write::response(sender.head(), &x.response, &line);
         if !head_only {
@@ -332,7 +333,7 @@ fn refusal(x: &Exchange, reject: Reject) -> Reply {
 async fn relay(
     worker: &Worker,
     x: &mut Box<Exchange>,
-    mut forward: Forward<H1Body<'_>>,
+    mut forward: Box<Forward<H1Body<'_>>>,
     meta: Meta,
     keep_alive: bool,
 ) -> Next {
@@ -365,7 +366,9 @@ async fn relay(
         Framing::None => stated_length(x),
         _ => None,
     };
-    let line = ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated };
+    let head_only = x.request.method == "HEAD";
+    let line =
+        ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated, head_only };
     let mut sender = Sender::new(framing == Framing::Chunked);
     write::response(sender.head(), &x.response, &line);
     let broken = match whole {
@@ -414,16 +417,10 @@ async fn flush_to(
 }
 
 /// Reads an upstream's body whole.
-pub async fn collect<B: super::source::BodySource>(
-    forward: &mut Forward<B>,
-    limit: usize,
-) -> Result<Vec<u8>, Failure>
-where
-    Forward<B>: HasWatch,
-{
+async fn collect(forward: &mut Forward<H1Body<'_>>, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut all = Vec::new();
     loop {
-        let n = std::future::poll_fn(|cx| forward.poll_watched(cx)).await?;
+        let n = std::future::poll_fn(|cx| poll_data(forward, cx)).await?;
         if n == 0 {
             return Ok(all);
         }
@@ -435,29 +432,21 @@ where
     }
 }
 
-/// A forward that knows its deadline.
-pub trait HasWatch {
-    /// [`Forward::poll_data`] with it.
-    fn poll_watched(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<usize, Failure>>;
-}
-
-impl HasWatch for Forward<H1Body<'_>> {
-    fn poll_watched(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<usize, Failure>> {
-        let watch = self.body.watch;
-        self.poll_data(cx, watch)
-    }
+/// [`Forward::poll_data`] with the connection's deadline.
+fn poll_data(forward: &mut Forward<H1Body<'_>>, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+    let watch = forward.body.watch;
+    forward.poll_data(cx, watch)
 }
 
 /// Streams head and body: gathers what is there, never waits for more with something in hand.
 async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exchange) -> Result<(), Failure> {
     let read_timeout = service_read_timeout(x);
-    let write_timeout = x.snapshot.gateway.timeouts.write;
     let mut ended = false;
     std::future::poll_fn(|cx| {
         loop {
             let mut waiting = false;
             if !ended && (sender.has_room() || sender.in_large()) {
-                match forward.poll_watched(cx) {
+                match poll_data(forward, cx) {
                     Poll::Ready(Ok(0)) => {
                         sender.end();
                         ended = true;
@@ -502,7 +491,6 @@ async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exch
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
                 Poll::Pending => {
-                    let _ = write_timeout;
                     if forward.body.watch.poll_over(cx) {
                         return Poll::Ready(Err(Failure::Timeout));
                     }

@@ -265,7 +265,7 @@ fn head(x: &Exchange) -> Response<()> {
     response
 }
 
-fn give_back(worker: &Worker, forward: Forward<H2Body>) {
+fn give_back(worker: &Worker, forward: Box<Forward<H2Body>>) {
     if let (_, Some(conn)) = forward.finish() {
         worker.pool.put(conn);
     }
@@ -281,7 +281,7 @@ pub enum Outgoing {
 pub struct Streamed {
     worker: Rc<Worker>,
     x: Option<Box<Exchange>>,
-    forward: Option<Forward<H2Body>>,
+    forward: Option<Box<Forward<H2Body>>>,
     watch: Watch,
     length: Option<u64>,
     sent: u64,

@@ -87,7 +87,7 @@ pub async fn send<B: BodySource>(
     mut body: B,
     watch: &Watch,
     kind: Kind,
-) -> Result<Forward<B>, (B, ProxyError)> {
+) -> Result<Box<Forward<B>>, (B, ProxyError)> {
     let snapshot = x.snapshot.clone();
     let Some(id) = x.service else { return Err((body, ProxyError::NoTarget(NoTarget::NoPeer))) };
     let service = &snapshot.services[id.0 as usize];
@@ -131,7 +131,7 @@ async fn attempt<B: BodySource>(
     kind: Kind,
     service: &Service,
     target: &Target,
-) -> Result<Forward<B>, Failed<B>> {
+) -> Result<Box<Forward<B>>, Failed<B>> {
     let tls = service.tls.as_ref().map(|t| tls_for(t, target));
     let key = Key::new(target.addr, tls.as_ref());
     x.upstream.addr = Some(target.addr);
@@ -189,8 +189,8 @@ async fn exchange<B: BodySource>(
     kind: Kind,
     service: &Service,
     target: &Target,
-) -> Result<Forward<B>, (B, Failure, bool)> {
-    let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket);
+) -> Result<Box<Forward<B>>, (B, Failure, bool)> {
+    let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, service.read_timeout);
     let framing = forward.framing();
     let line = UpstreamLine {
         path: &x.upstream.path,

@@ -64,13 +64,13 @@ impl Pipe {
 }
 
 /// Runs the tunnel to its end. The `101` head was queued already.
-pub async fn run(mut forward: Forward<H1Body<'_>>, _timeouts: &Timeouts) -> Ending {
+pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, _timeouts: &Timeouts) -> Ending {
     let head = std::mem::take(forward.body_out());
     let mut up = Pipe { ended: false, flushed: false, moved: 0 };
     let mut down = Pipe { ended: false, flushed: false, moved: 0 };
     let mut written = 0;
     let result: std::io::Result<()> = poll_fn(|cx| {
-        let Forward { body, up: upstream, .. } = &mut forward;
+        let Forward { body, up: upstream, .. } = &mut *forward;
         while written < head.len() {
             match body.io.poll_write_from(cx, &head[written..]) {
                 Poll::Ready(Ok(n)) => written += n,
