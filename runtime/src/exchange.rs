@@ -12,6 +12,10 @@ use crate::snapshot::{ConsumerId, RouteId, ServiceId, Snapshot};
 
 /// A request's hold on the snapshot that it runs by. Cheap to clone within a worker, never shared between threads.
 #[derive(Clone)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is the worker's own, so that requests touch no shared one"
+)]
 pub struct SnapshotRef(Rc<Arc<Snapshot>>);
 
 impl SnapshotRef {

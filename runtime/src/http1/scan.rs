@@ -75,7 +75,7 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// Reads one field line (without its line end) and hands tag, name and value on.
 #[inline]
-pub fn field_line<'a>(line: &'a [u8]) -> Result<(u8, &'a [u8], &'a [u8]), Reject> {
+pub fn field_line(line: &[u8]) -> Result<(u8, &[u8], &[u8]), Reject> {
     let Some(colon) = memchr::memchr(b':', line) else {
         return Err(Reject::bad("a header line has no colon"));
     };

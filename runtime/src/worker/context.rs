@@ -29,6 +29,9 @@ pub struct Common {
     pub next_connection: AtomicU64,
 }
 
+/// Addresses, and the resolver's version that said so.
+type Resolved = (u64, Arc<[SocketAddr]>);
+
 /// One worker's state.
 pub struct Worker {
     pub common: Arc<Common>,
@@ -47,7 +50,8 @@ pub struct Worker {
     pub idle: Notify,
     pub per_ip: RefCell<AHashMap<IpAddr, usize>>,
     /// Where services are, by id, with the resolver's version that said so.
-    resolved: RefCell<Vec<Option<(u64, Arc<[SocketAddr]>)>>>,
+    resolved: RefCell<Vec<Option<Resolved>>>,
+    #[expect(clippy::vec_box, reason = "exchanges are handed out and taken back boxed")]
     spare: RefCell<Vec<Box<Exchange>>>,
     seed: Cell<u128>,
 }

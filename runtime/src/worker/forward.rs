@@ -272,6 +272,7 @@ impl<B: BodySource> Forward<B> {
     }
 
     /// The body, and the connection if it can be used again.
+    #[expect(clippy::boxed_local, reason = "a forward is boxed all its life")]
     pub fn finish(self: Box<Self>) -> (B, Option<UpstreamConn>) {
         let clean =
             self.request_sent() && self.rx.done() && self.meta.keep_alive && self.up.buffer.is_empty();

@@ -88,7 +88,7 @@ pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, _timeouts: &Timeouts) ->
             Ok(true) => body.watch.arm(IDLE),
             Ok(false) => {}
         }
-        if up.flushed && down.flushed || (down.ended && down.flushed) {
+        if down.flushed {
             return Poll::Ready(Ok(()));
         }
         if body.watch.poll_over(cx) {
