@@ -82,16 +82,6 @@ pub fn issue(ca: &Pair, request: &Request, now: OffsetDateTime) -> anyhow::Resul
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A certificate for `hosts` and the local ones from an authority that lives as long as this call: certificate chain,
-/// key, and the authority's certificate to trust, all in PEM.
-pub fn development_certificate(hosts: &[String]) -> anyhow::Result<(String, String, String)> {
-    let now = OffsetDateTime::now_utc();
-    let ca = authority(now)?;
-    let request = Request { purpose: Purpose::Server, names: server_names(hosts), days: LEAF_DAYS };
-    let pair = issue(&ca, &request, now)?;
-    Ok((pair.certificate, pair.key, ca.certificate))
-}
-
 /// The local hosts and `hosts`, each once.
 pub fn server_names(hosts: &[String]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -191,17 +181,20 @@ mod tests {
 
     #[test]
     fn clients_that_trust_the_authority_accept_its_certificates() {
-        let (chain, key, ca) =
-            development_certificate(&["api.test".into(), "*.wild.test".into(), "LOCALHOST".into()])
-                .expect("it is made");
+        let now = OffsetDateTime::now_utc();
+        let ca = authority(now).expect("it is made");
+        let names = server_names(&["api.test".into(), "*.wild.test".into(), "LOCALHOST".into()]);
+        let request = Request { purpose: Purpose::Server, names, days: LEAF_DAYS };
+        let Pair { certificate: chain, key } = issue(&ca, &request, now).expect("it is made");
+        let ca = ca.certificate;
         for host in ["localhost", "127.0.0.1", "::1", "api.test", "a.wild.test"] {
             assert!(accepts(&chain, &key, &ca, host), "{host}");
         }
         for host in ["other.test", "wild.test", "127.0.0.2"] {
             assert!(!accepts(&chain, &key, &ca, host), "{host}");
         }
-        let (_, _, other) = development_certificate(&[]).expect("it is made");
-        assert!(!accepts(&chain, &key, &other, "localhost"), "another authority");
+        let other = authority(now).expect("it is made");
+        assert!(!accepts(&chain, &key, &other.certificate, "localhost"), "another authority");
     }
 
     #[test]

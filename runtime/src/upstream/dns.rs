@@ -66,7 +66,7 @@ pub enum Lookup {
 
 /// The process's resolver.
 pub struct Resolver {
-    overrides: Vec<Override>,
+    overrides: ArcSwap<Vec<Override>>,
     table: ArcSwap<AHashMap<String, State>>,
     version: AtomicU64,
     changed: Notify,
@@ -78,7 +78,7 @@ impl Resolver {
     pub fn start(overrides: Vec<Override>) -> Arc<Self> {
         let (ask, asked) = mpsc::channel();
         let resolver = Arc::new(Self {
-            overrides,
+            overrides: ArcSwap::from_pointee(overrides),
             table: ArcSwap::default(),
             version: AtomicU64::new(1),
             changed: Notify::new(),
@@ -95,10 +95,19 @@ impl Resolver {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Replaces the fixed answers.
+    pub fn redirect(&self, overrides: Vec<Override>) {
+        if **self.overrides.load() != overrides {
+            self.overrides.store(Arc::new(overrides));
+            self.version.fetch_add(1, Ordering::Release);
+            self.changed.notify_waiters();
+        }
+    }
+
     /// Where `host:port` is, as far as is known now.
     pub fn lookup(&self, host: &str, port: u16) -> Lookup {
         let ready = |addr: SocketAddr| Lookup::Ready(Arc::from([addr]));
-        for o in &self.overrides {
+        for o in self.overrides.load().iter() {
             let host_fits = o.host.as_deref().is_none_or(|h| h.eq_ignore_ascii_case(host));
             if host_fits && o.port.is_none_or(|p| p == port) {
                 return ready(o.addr);

@@ -8,15 +8,16 @@ use std::time::Instant;
 use gw_runtime::diag::{Diags, Severity, has_errors};
 use gw_runtime::env::Env;
 use gw_runtime::front::{self, Input, LoadOptions};
-use gw_runtime::model::Model;
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::source::Sources;
-use gw_runtime::tls::{PemPair, ServerCertificates, server_config};
+use gw_runtime::tls::{ServerCertificates, server_config};
+use gw_runtime::upstream::dns::Override;
 use gw_runtime::{check, compile, lint};
 use ipnet::IpNet;
 
 use super::Args;
+use super::dev::Dev;
 use crate::exit::{Code, WithCode};
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
 
@@ -27,8 +28,8 @@ pub struct Loader {
     shared: Arc<Shared>,
     trusted: Vec<IpNet>,
     certificate: Option<(PathBuf, PathBuf)>,
-    /// A development certificate made for this run.
-    pub made: Option<PemPair>,
+    /// Stand-ins, with `--dev`.
+    pub dev: Option<Dev>,
     /// Whether any listener speaks TLS.
     tls: bool,
 }
@@ -42,18 +43,13 @@ impl Loader {
             shared: Arc::default(),
             trusted: args.trusted_ip.clone(),
             certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
-            made: None,
+            dev: args.dev.then(|| Dev::start(args)).transpose()?,
             tls: !args.listen_tls.is_empty(),
         })
     }
 
     /// Loads the config. Findings go to standard error; `None` if there are errors.
     pub fn load(&self) -> anyhow::Result<Option<Snapshot>> {
-        self.load_with(|_| {})
-    }
-
-    /// As [`Loader::load`], letting `change` adapt the model before it is checked.
-    pub fn load_with(&self, change: impl FnOnce(&mut Model)) -> anyhow::Result<Option<Snapshot>> {
         let started = Instant::now();
         let mut inputs = Vec::with_capacity(self.files.len());
         for path in &self.files {
@@ -64,7 +60,9 @@ impl Loader {
         }
         let mut sources = Sources::default();
         let (mut model, mut diags) = front::load(&mut sources, &inputs, &Env::system(), &self.options);
-        change(&mut model);
+        if let Some(dev) = self.dev.as_ref().filter(|_| !has_errors(&diags)) {
+            dev.adapt(&mut model)?;
+        }
         let mut secrets = Secrets::default();
         secrets.add(&sources, &model);
         let broken = has_errors(&diags);
@@ -76,11 +74,19 @@ impl Loader {
             let (built, found) = compile::build(&checked, &self.shared);
             diags.extend(found);
             snapshot = built;
+            if let Some(dev) = self.dev.as_ref().filter(|_| snapshot.is_some()) {
+                dev.look(&checked);
+            }
             diags.append(&mut advice);
         }
         render::sort(&mut diags);
         self.report(&sources, &diags, &secrets, started)?;
         snapshot.map(|s| self.finish(s)).transpose()
+    }
+
+    /// Where connections go instead of to where names say.
+    pub fn overrides(&self, args: &Args) -> Vec<Override> {
+        self.dev.as_ref().map_or_else(|| args.resolve.clone(), Dev::overrides)
     }
 
     /// Lays the flags over the file.
@@ -94,14 +100,14 @@ impl Loader {
                 gateway.real_ip_recursive = true;
             }
         }
-        if !self.tls && !snapshot.gateway.listeners.iter().any(|l| l.tls) && self.made.is_none() {
+        if !self.tls && !snapshot.gateway.listeners.iter().any(|l| l.tls) && self.dev.is_none() {
             return Ok(snapshot);
         }
         let settings = &snapshot.gateway.tls;
         let from_config = settings.cert.clone().zip(settings.key.clone());
         let default = match self.certificate.clone().or(from_config) {
             Some((cert, key)) => Some((read(&cert)?, read(&key)?)),
-            None => self.made.clone(),
+            None => self.dev.as_ref().and_then(Dev::certificate),
         };
         let named = snapshot.certificates.iter().map(|c| (c.snis.as_slice(), c.pairs.as_slice())).collect();
         let config = server_config(&ServerCertificates { default, named }, settings).map_err(|e| {

@@ -1,5 +1,6 @@
 //! `gw serve`: run a config as a gateway.
 
+mod dev;
 mod load;
 mod settings;
 
@@ -13,6 +14,8 @@ use gw_runtime::upstream::dns::Override;
 use ipnet::IpNet;
 
 use crate::exit::{Code, WithCode};
+use crate::output::print;
+use crate::render;
 use load::Loader;
 
 /// Arguments of `gw serve`.
@@ -54,6 +57,10 @@ pub struct Args {
     /// Leave out plugins of Kong that gw does not have, with a warning, instead of refusing the config
     #[arg(long)]
     pub allow_unsupported: bool,
+    /// Try a production config on this machine: stand-ins for upstreams and Redis that cannot be reached, HTTPS with a
+    /// development certificate, and a request to try for each route. For nothing but development
+    #[arg(long)]
+    pub dev: bool,
     /// Read the config again whenever it changes
     #[arg(long)]
     pub watch: bool,
@@ -64,16 +71,19 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
     let loader = Loader::new(&args)?;
     let Some(snapshot) = loader.load()? else { return Ok(Code::Findings) };
     let gateway = snapshot.gateway.clone();
-    let listeners = settings::listeners(&args, &gateway)?;
+    let (listeners, notes) = match &loader.dev {
+        Some(_) => dev::bind(&args, &gateway)?,
+        None => (settings::listeners(&args, &gateway)?, Vec::new()),
+    };
     let options = Options {
         listeners,
         workers: settings::workers(&args, &gateway),
         admin: settings::admin(&args, &gateway)?,
-        overrides: args.resolve.clone(),
+        overrides: loader.overrides(&args),
         log: settings::log(&args, &gateway)?,
     };
     settings::raise_file_limit();
-    serve(snapshot, options, &loader, args.watch)
+    serve(snapshot, options, &loader, &args, &notes)
 }
 
 /// Serves until a signal ends it.
@@ -81,17 +91,24 @@ fn serve(
     snapshot: gw_runtime::snapshot::Snapshot,
     options: Options,
     loader: &Loader,
-    watch: bool,
+    args: &Args,
+    notes: &[String],
 ) -> anyhow::Result<Code> {
     let log: Option<Log> = options.log.clone();
     let tls: Vec<bool> = options.listeners.iter().map(|l| l.tls).collect();
     let server = Server::start(snapshot, options)
         .map_err(|e| WithCode(Code::Environment, format!("cannot start: {e}")))?;
-    for (addr, tls) in server.addrs.iter().zip(tls) {
-        eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" });
+    let listening: Vec<(SocketAddr, bool)> = server.addrs.iter().copied().zip(tls).collect();
+    match &loader.dev {
+        Some(dev) => print(&dev.banner(&listening, notes, render::colour()))?,
+        None => {
+            for (addr, tls) in listening {
+                eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" });
+            }
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(signals(&server, loader, watch))?;
+    runtime.block_on(signals(&server, loader, args))?;
     eprintln!("draining");
     server.drain();
     if let Some(log) = log {
@@ -101,7 +118,7 @@ fn serve(
 }
 
 /// Waits for the end, reloading whenever that is asked for.
-async fn signals(server: &Server, loader: &Loader, watch: bool) -> anyhow::Result<()> {
+async fn signals(server: &Server, loader: &Loader, args: &Args) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -114,13 +131,13 @@ async fn signals(server: &Server, loader: &Loader, watch: bool) -> anyhow::Resul
             _ = int.recv() => return Ok(()),
             _ = hup.recv() => {
                 seen = loader.fingerprint();
-                reload(server, loader);
+                reload(server, loader, args);
             }
-            _ = poll.tick(), if watch => {
+            _ = poll.tick(), if args.watch => {
                 let now = loader.fingerprint();
                 if now != seen {
                     seen = now;
-                    reload(server, loader);
+                    reload(server, loader, args);
                 }
             }
         }
@@ -128,9 +145,15 @@ async fn signals(server: &Server, loader: &Loader, watch: bool) -> anyhow::Resul
 }
 
 /// All or nothing: a config with errors leaves the running one in force.
-fn reload(server: &Server, loader: &Loader) {
+fn reload(server: &Server, loader: &Loader, args: &Args) {
     match loader.load() {
-        Ok(Some(snapshot)) => eprintln!("reloaded: config {} is in force", server.publish(snapshot)),
+        Ok(Some(snapshot)) => {
+            server.common.resolver.redirect(loader.overrides(args));
+            eprintln!("reloaded: config {} is in force", server.publish(snapshot));
+            if let Some(dev) = &loader.dev {
+                eprint!("{}", dev.changes(false));
+            }
+        }
         Ok(None) => eprintln!("not reloaded: the config has errors, the running one stays in force"),
         Err(e) => eprintln!("not reloaded: {e:#}; the running config stays in force"),
     }

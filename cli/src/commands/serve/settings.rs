@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use gw_runtime::model::Gateway;
 use gw_runtime::model::gateway::AccessLog;
 use gw_runtime::telemetry::access_log::Log;
-use gw_runtime::worker::listen::{Listener, bind};
+use gw_runtime::worker::listen::{self, Listener};
 use ipnet::IpNet;
 
 use super::Args;
+use super::dev::Readable;
 use crate::exit::{Code, WithCode};
+use crate::render;
 
 /// A CIDR or a single address.
 pub fn network(text: &str) -> Result<IpNet, String> {
@@ -29,21 +31,22 @@ pub fn listeners(args: &Args, gateway: &Gateway) -> Result<Vec<Listener>, WithCo
     if wanted.is_empty() {
         wanted.push((SocketAddr::from(([0, 0, 0, 0], 8000)), false));
     }
-    wanted
-        .into_iter()
-        .map(|(addr, tls)| {
-            bind(addr, tls).map_err(|e| {
-                let hint = match e.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        ": another process listens there; choose another with --listen"
-                    }
-                    std::io::ErrorKind::PermissionDenied => ": ports below 1024 need privileges",
-                    _ => "",
-                };
-                WithCode(Code::Environment, format!("cannot listen on {addr}: {e}{hint}"))
-            })
-        })
-        .collect()
+    wanted.into_iter().map(|(addr, tls)| bind(addr, tls)).collect()
+}
+
+/// Binds one listener.
+pub fn bind(addr: SocketAddr, tls: bool) -> Result<Listener, WithCode> {
+    listen::bind(addr, tls).map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::AddrInUse if tls => {
+                ": another process listens there; choose another with --listen-tls"
+            }
+            std::io::ErrorKind::AddrInUse => ": another process listens there; choose another with --listen",
+            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need privileges",
+            _ => "",
+        };
+        WithCode(Code::Environment, format!("cannot listen on {addr}: {e}{hint}"))
+    })
 }
 
 /// Worker threads.
@@ -69,6 +72,9 @@ pub fn admin(args: &Args, gateway: &Gateway) -> Result<Option<TcpListener>, With
 
 /// Opens the access log, if there is one.
 pub fn log(args: &Args, gateway: &Gateway) -> Result<Option<Log>, WithCode> {
+    if args.dev && args.access_log.is_none() {
+        return start(Box::new(Readable::new(std::io::stdout(), render::colour())));
+    }
     let place = match args.access_log.as_deref() {
         Some("off") => AccessLog::Off,
         Some("stdout") => AccessLog::Stdout,
@@ -85,6 +91,10 @@ pub fn log(args: &Args, gateway: &Gateway) -> Result<Option<Log>, WithCode> {
             })?)
         }
     };
+    start(to)
+}
+
+fn start(to: Box<dyn std::io::Write + Send>) -> Result<Option<Log>, WithCode> {
     Log::start(to)
         .map(Some)
         .map_err(|e| WithCode(Code::Environment, format!("cannot start the access log: {e}")))
