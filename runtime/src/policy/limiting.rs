@@ -194,6 +194,11 @@ impl LimitBy {
                 (x.request.raw_path == *path || x.request.path == *path).then_some(path.as_bytes())
             }
         };
-        found.map_or(Identifier::Ip(x.client.ip), Identifier::Text)
+        match found {
+            Some(text) => Identifier::Text(text),
+            // The peer's address was written out when it connected.
+            None if x.client.ip == x.client.peer.ip() => Identifier::Text(x.client.peer_text.as_bytes()),
+            None => Identifier::Ip(x.client.ip),
+        }
     }
 }

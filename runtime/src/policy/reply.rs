@@ -72,7 +72,13 @@ impl Reply {
     fn shaped(shape: Shape, id: RequestId, status: u16, message: &str) -> Self {
         let (content_type, body) = match shape {
             Shape::Json => {
-                (JSON, format!("{{\n  \"message\":{},\n  \"request_id\":\"{id}\"\n}}", json_string(message)))
+                let mut body = String::with_capacity(message.len() + 80);
+                body.push_str("{\n  \"message\":");
+                push_json_string(&mut body, message);
+                body.push_str(",\n  \"request_id\":\"");
+                body.extend(id.hex().map(char::from));
+                body.push_str("\"\n}");
+                (JSON, body)
             }
             Shape::Plain => ("text/plain; charset=utf-8", format!("{message}\nrequest_id: {id}\n")),
             Shape::Html => (
@@ -156,7 +162,21 @@ fn negotiate(request: &RequestHead, absent: Shape) -> Shape {
 
 /// Text as a JSON string, quotes included.
 pub fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut out = String::with_capacity(text.len() + 2);
+    push_json_string(&mut out, text);
+    out
+}
+
+/// Appends text as a JSON string.
+pub fn push_json_string(out: &mut String, text: &str) {
+    let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::Value::from(text).to_string());
+    }
 }
 
 fn escape(text: &str) -> String {
