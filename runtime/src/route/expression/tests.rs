@@ -25,7 +25,7 @@ fn check(cases: &[(&str, bool)]) {
     for (text, expected) in cases {
         let expression = compile(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
         assert_eq!(expression.eval(&query).is_some(), *expected, "{text}");
-        assert_eq!(expression.failure(&query).is_empty(), false);
+        assert!(!expression.failure(&query).is_empty());
     }
 }
 
