@@ -1,5 +1,6 @@
 //! Loading a config for a command that needs it to be free of errors.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,10 +14,26 @@ use gw_runtime::source::Sources;
 use crate::exit::{Code, WithCode};
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
 
+/// Reads a config's text; `-` is standard input.
+pub fn read(path: &Path) -> Result<Input, WithCode> {
+    Input::read(path)
+        .map_err(|e| WithCode(Code::Usage, format!("cannot read `{}`: {}", path.display(), reason(&e))))
+}
+
+/// What the system said, without its number.
+pub fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Reads and checks a config. Its errors go to stderr; warnings are `gw validate`'s business.
 pub fn checked(path: &Path) -> anyhow::Result<Checked<Model>> {
-    let input = Input::read(path)
-        .map_err(|e| WithCode(Code::Usage, format!("cannot read `{}`: {e}", path.display())))?;
+    let input = read(path)?;
     let (mut sources, mut secrets) = (Sources::default(), Secrets::default());
     let options = LoadOptions { allow_unsupported: true, ..LoadOptions::default() };
     let (model, mut diags) = front::load(&mut sources, &[input], &Env::system(), &options);

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use gw_tests::binary::{gw, gw_binary, repository};
 
@@ -72,6 +73,7 @@ fn bash(line: &str, more: &str) -> String {
         .args(["-c", &format!("{line} {more}")])
         .env("PATH", path)
         .env("NO_PROXY", "*")
+        .current_dir(repository())
         .output()
         .expect("bash starts");
     assert!(out.status.success(), "{line}\n{}", String::from_utf8_lossy(&out.stderr));
@@ -115,6 +117,9 @@ fn the_production_config_runs_and_every_line_to_try_does_what_it_says() {
         let statuses = bash(&many, r"-sS -o /dev/null -w '%{http_code}\n'");
         assert!(statuses.contains("429"), "{statuses}");
     }
+
+    let proof = bash(dev.command("more than 100 requests a minute: 429"), "");
+    assert!(proof.contains("limit of alice") && proof.contains("held"), "{proof}");
 
     let mut line = String::new();
     dev.stdout.read_line(&mut line).expect("text");
@@ -176,6 +181,30 @@ fn every_kind_of_route_and_credential_has_a_line_that_works() {
         assert_eq!(status(&answer), "200", "{line}\n{answer}");
         assert!(answer.contains(want), "`{want}` not in\n{line}\n{answer}");
     }
+}
+
+#[test]
+fn a_reload_finds_stand_ins_again() {
+    let config =
+        std::fs::read_to_string(repository().join("fixtures/orders/kong.yaml")).expect("it is there");
+    let path = std::env::temp_dir().join(format!("gw-dev-reload-{}.yaml", std::process::id()));
+    std::fs::write(&path, &config).expect("a temporary file");
+    let dev = Dev::start(path.to_str().expect("UTF-8"), FREE);
+    std::fs::write(&path, config.replace("order-svc.internal", "other-svc.internal")).expect("own file");
+    let pid = rustix::process::Pid::from_child(&dev.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("own child");
+    let line = dev.command("orders-route -> order-service, as alice");
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = bash(line, "-sS");
+        assert_eq!(status(&answer), "200", "{answer}");
+        if answer.contains("\"host\":\"other-svc.internal:8080\"") {
+            break;
+        }
+        assert!(Instant::now() < until, "not reloaded: {answer}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    std::fs::remove_file(&path).expect("own file");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use gw_runtime::diag::{Diags, Severity, has_errors};
 use gw_runtime::env::Env;
-use gw_runtime::front::{self, Input, LoadOptions};
+use gw_runtime::front::{self, LoadOptions};
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::source::Sources;
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use super::Args;
 use super::dev::Dev;
 use crate::exit::{Code, WithCode};
+use crate::load::{read, reason};
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
 
 /// Everything that a load needs.
@@ -53,10 +54,7 @@ impl Loader {
         let started = Instant::now();
         let mut inputs = Vec::with_capacity(self.files.len());
         for path in &self.files {
-            inputs.push(
-                Input::read(path)
-                    .map_err(|e| WithCode(Code::Usage, format!("cannot read `{}`: {e}", path.display())))?,
-            );
+            inputs.push(read(path)?);
         }
         let mut sources = Sources::default();
         let (mut model, mut diags) = front::load(&mut sources, &inputs, &Env::system(), &self.options);
@@ -106,7 +104,7 @@ impl Loader {
         let settings = &snapshot.gateway.tls;
         let from_config = settings.cert.clone().zip(settings.key.clone());
         let default = match self.certificate.clone().or(from_config) {
-            Some((cert, key)) => Some((read(&cert)?, read(&key)?)),
+            Some((cert, key)) => Some((read_pem(&cert)?, read_pem(&key)?)),
             None => self.dev.as_ref().and_then(Dev::certificate),
         };
         let named = snapshot.certificates.iter().map(|c| (c.snis.as_slice(), c.pairs.as_slice())).collect();
@@ -163,7 +161,7 @@ impl Loader {
     }
 }
 
-fn read(path: &Path) -> Result<String, WithCode> {
+fn read_pem(path: &Path) -> Result<String, WithCode> {
     std::fs::read_to_string(path)
-        .map_err(|e| WithCode(Code::Environment, format!("cannot read `{}`: {e}", path.display())))
+        .map_err(|e| WithCode(Code::Environment, format!("cannot read `{}`: {}", path.display(), reason(&e))))
 }

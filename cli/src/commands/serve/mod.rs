@@ -12,6 +12,7 @@ use gw_runtime::server::{Options, Server};
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::upstream::dns::Override;
 use ipnet::IpNet;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Code, WithCode};
 use crate::output::print;
@@ -21,6 +22,10 @@ use load::Loader;
 /// Arguments of `gw serve`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
+Examples:
+  gw serve kong.yaml --listen 0.0.0.0:8000 --listen-tls 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
+  gw serve --dev kong.yaml      the same config on a laptop, and what to try with it
+
 Signals: SIGTERM and SIGINT finish what is in flight and exit 0; SIGHUP reads the config again, and a bad one changes
 nothing. Exit codes: 0 after draining, 1 for a config with errors, 2 for wrong usage, 3 where a port or file is refused.")]
 pub struct Args {
@@ -96,6 +101,12 @@ fn serve(
 ) -> anyhow::Result<Code> {
     let log: Option<Log> = options.log.clone();
     let tls: Vec<bool> = options.listeners.iter().map(|l| l.tls).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anybody can see that the gateway is there: a signal without a handler ends the process.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
     let server = Server::start(snapshot, options)
         .map_err(|e| WithCode(Code::Environment, format!("cannot start: {e}")))?;
     let listening: Vec<(SocketAddr, bool)> = server.addrs.iter().copied().zip(tls).collect();
@@ -107,8 +118,7 @@ fn serve(
             }
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(signals(&server, loader, args))?;
+    runtime.block_on(signals.obey(&server, loader, args));
     eprintln!("draining");
     server.drain();
     if let Some(log) = log {
@@ -117,27 +127,41 @@ fn serve(
     Ok(Code::Ok)
 }
 
-/// Waits for the end, reloading whenever that is asked for.
-async fn signals(server: &Server, loader: &Loader, args: &Args) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
-    let mut poll = tokio::time::interval(Duration::from_secs(1));
-    let mut seen = loader.fingerprint();
-    loop {
-        tokio::select! {
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
-            _ = hup.recv() => {
-                seen = loader.fingerprint();
-                reload(server, loader, args);
-            }
-            _ = poll.tick(), if args.watch => {
-                let now = loader.fingerprint();
-                if now != seen {
-                    seen = now;
+/// What the process is told from outside.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// From now on signals are heard.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the end, reloading whenever that is asked for.
+    async fn obey(mut self, server: &Server, loader: &Loader, args: &Args) {
+        let mut poll = tokio::time::interval(Duration::from_secs(1));
+        let mut seen = loader.fingerprint();
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => {
+                    seen = loader.fingerprint();
                     reload(server, loader, args);
+                }
+                _ = poll.tick(), if args.watch => {
+                    let now = loader.fingerprint();
+                    if now != seen {
+                        seen = now;
+                        reload(server, loader, args);
+                    }
                 }
             }
         }
@@ -150,8 +174,8 @@ fn reload(server: &Server, loader: &Loader, args: &Args) {
         Ok(Some(snapshot)) => {
             server.common.resolver.redirect(loader.overrides(args));
             eprintln!("reloaded: config {} is in force", server.publish(snapshot));
-            if let Some(dev) = &loader.dev {
-                eprint!("{}", dev.changes(false));
+            if let Some(changes) = loader.dev.as_ref().and_then(|d| d.changes(render::colour())) {
+                eprint!("{changes}");
             }
         }
         Ok(None) => eprintln!("not reloaded: the config has errors, the running one stays in force"),

@@ -55,7 +55,7 @@ pub fn store(path: &Path, text: &str) -> Result<(), WithCode> {
         return Err(WithCode(Code::Usage, "`--fix` cannot change standard input; name a file".to_owned()));
     }
     replace(path, text).map_err(|e| {
-        WithCode(Code::Environment, format!("cannot write `{}`: {}", path.display(), super::reason(&e)))
+        WithCode(Code::Environment, format!("cannot write `{}`: {}", path.display(), crate::load::reason(&e)))
     })
 }
 

@@ -14,7 +14,8 @@ use gw_runtime::model::Model;
 use gw_runtime::source::Sources;
 use gw_runtime::{check, compile, lint};
 
-use crate::exit::{Code, WithCode};
+use crate::exit::Code;
+use crate::load::read;
 use crate::output;
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
 use levels::Levels;
@@ -70,23 +71,6 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
     };
     output::print(&render::render(args.format, &report))?;
     Ok(if has_errors(&diags) { Code::Findings } else { Code::Ok })
-}
-
-fn read(path: &Path) -> Result<Input, WithCode> {
-    Input::read(path)
-        .map_err(|e| WithCode(Code::Usage, format!("cannot read `{}`: {}", path.display(), reason(&e))))
-}
-
-/// What the system said, without its number.
-fn reason(error: &std::io::Error) -> String {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::NotFound => "there is no such file".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// What all files of a run share.

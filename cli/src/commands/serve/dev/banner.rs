@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::curl::{Curl, Places, quote};
+use super::curl::{Places, quote};
 use super::examples::{Example, Examples, Limit};
 use super::stand_in::StandIn;
 use crate::render::count;
@@ -84,20 +84,22 @@ impl Banner<'_> {
             self.push(out, &title(example), example.curl.line(self.places, false, true));
         }
         if examples.more > 0 {
-            out.push_str(&comment(&format!("and {} more", count(examples.more, "route")), self.colour));
+            out.push_str(&comment(&format!("{} more not shown", count(examples.more, "route")), self.colour));
         }
         let secured = |e: &&Example| e.caller.required && !e.caller.proof.is_empty();
         if let Some(example) = examples.routes.iter().find(secured) {
             self.push(out, "without credentials: 401", example.curl.line(self.places, false, false));
         }
-        let clear = |e: &&Example| !e.curl.only_tls;
+        let clear = |e: &&Example| !e.curl.only_tls && e.caller.missing.is_empty();
         if let Some(example) = examples.routes.iter().find(clear).filter(|_| self.places.clear.is_some()) {
             self.push(out, "over TLS", example.curl.line(self.places, true, true));
         }
-        let limited = |e: &Example| Some((e.limit.clone()?, e.curl.clone(), e.caller.name.clone()));
-        if let Some((limit, curl, consumer)) = examples.routes.iter().find_map(limited) {
+        let limited = |e: &&Example| e.limit.is_some() && e.caller.missing.is_empty();
+        if let Some(example) = examples.routes.iter().find(limited)
+            && let Some(limit) = &example.limit
+        {
             let title = format!("more than {} requests a {}: 429", limit.count, limit.period);
-            self.push(out, &title, self.bench(&limit, &curl, consumer.as_deref()));
+            self.push(out, &title, self.bench(limit, example));
         }
     }
 
@@ -108,12 +110,24 @@ impl Banner<'_> {
         }
     }
 
-    fn bench(&self, limit: &Limit, curl: &Curl, consumer: Option<&str>) -> Option<String> {
+    fn bench(&self, limit: &Limit, example: &Example) -> Option<String> {
+        let curl = &example.curl;
         let url = curl.url(self.places, false, false)?;
         let file = self.files.first().map(|f| quote(&f.display().to_string())).unwrap_or_default();
+        let consumer = example.caller.name.as_ref();
         let consumer = consumer.map(|c| format!(" --consumer {}", quote(c))).unwrap_or_default();
         let requests = limit.count + limit.count.div_ceil(2);
-        Some(format!("gw bench {} --config {file}{consumer} --requests {requests}", quote(&url)))
+        let mut line = format!("gw bench {} --config {file}{consumer} --requests {requests}", quote(&url));
+        if curl.method != "GET" {
+            line.push_str(&format!(" -X {}", curl.method));
+        }
+        if let (true, Some(ca)) = (curl.only_tls, &self.places.ca) {
+            line.push_str(&format!(" --cacert {}", quote(&ca.display().to_string())));
+        }
+        for word in &curl.words {
+            line.push_str(&format!(" {word}"));
+        }
+        Some(line)
     }
 }
 

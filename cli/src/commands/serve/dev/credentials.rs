@@ -77,6 +77,9 @@ pub fn add(
     caller.required |= asked.iter().any(|(p, _)| !optional(p));
     let acl = plugins.iter().find(|p| is(p, "acl"));
     let Some(consumer) = choose(model, &asked, acl.map(|p| &p.config)) else {
+        if !caller.required {
+            return caller;
+        }
         let kinds: Vec<&str> = asked.iter().map(|(p, _)| p.name.value.as_str()).collect();
         caller.missing.push(format!("a consumer with credentials for {}", kinds.join(" and ")));
         return caller;

@@ -44,6 +44,8 @@ pub struct Dev {
     /// Whether the flags give a certificate.
     has_certificate: bool,
     state: RefCell<State>,
+    /// The stand-ins that the terminal shows.
+    shown: RefCell<Vec<StandIn>>,
 }
 
 /// What the last load found.
@@ -66,6 +68,7 @@ impl Dev {
             files: args.files.clone(),
             has_certificate: args.tls_cert.is_some(),
             state: RefCell::default(),
+            shown: RefCell::default(),
         })
     }
 
@@ -99,13 +102,16 @@ impl Dev {
     /// What to show once the gateway listens. `notes` tell of listeners that are not where they should be.
     pub fn banner(&self, listening: &[(SocketAddr, bool)], notes: &[String], colour: bool) -> String {
         let state = self.state.borrow();
+        self.shown.replace(state.stand_ins.clone());
         let places = curl::Places::new(listening, state.certificate.as_ref().map(|_| self.authority.path()));
         banner::Banner { files: &self.files, stand_ins: &state.stand_ins, places: &places, notes, colour }
             .render(&state.examples)
     }
 
-    /// The stand-ins alone, for a reload.
-    pub fn changes(&self, colour: bool) -> String {
-        banner::stand_ins(&self.state.borrow().stand_ins, colour)
+    /// The stand-ins alone, for a reload; nothing if they are the ones that were shown last.
+    pub fn changes(&self, colour: bool) -> Option<String> {
+        let state = self.state.borrow();
+        let before = self.shown.replace(state.stand_ins.clone());
+        (before != state.stand_ins).then(|| banner::stand_ins(&state.stand_ins, colour))
     }
 }
