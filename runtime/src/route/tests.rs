@@ -194,7 +194,8 @@ fn regexes_are_anchored_at_the_start_and_beat_prefixes() {
 
 #[test]
 fn matches_say_how_much_of_the_path_and_what_the_groups_held() {
-    let cases: [(&[R], &str, usize, &[(&str, &str)]); 6] = [
+    type Groups = &'static [(&'static str, &'static str)];
+    let cases: [(&[R], &str, usize, Groups); 6] = [
         (&[paths(&["/foo"])], "/foobar", 4, &[]),
         (&[hosts(&["any.test"])], "/foobar", 0, &[]),
         (&[paths(&["~/api/.*"])], "/api/a/b", 8, &[]),
@@ -346,7 +347,8 @@ fn expressions_outrank_classic_routes_and_each_other_by_priority() {
 
 #[test]
 fn sources_and_destinations_are_criteria() {
-    let spec = |sources: &[(Option<&str>, Option<u16>)]| RouteSpec {
+    type Sources = &'static [(Option<&'static str>, Option<u16>)];
+    let spec = |sources: Sources| RouteSpec {
         sources: sources.iter().map(|(ip, port)| (ip.map(str::to_owned), *port)).collect(),
         ..RouteSpec::default()
     };
@@ -362,7 +364,7 @@ fn sources_and_destinations_are_criteria() {
         source: "[::ffff:10.1.2.3]:99".parse().unwrap(),
         destination: "10.0.0.1:80".parse().unwrap(),
     };
-    let cases: [(&[(Option<&str>, Option<u16>)], bool); 5] = [
+    let cases: [(Sources, bool); 5] = [
         (&[(Some("10.0.0.0/8"), None)], true),
         (&[(Some("10.1.2.3"), Some(99))], true),
         (&[(Some("10.1.2.3"), Some(98))], false),
