@@ -19,7 +19,9 @@ const REQUESTS: usize = 4_096;
 type Shape = (&'static str, fn(usize) -> RouteSpec, fn(usize) -> (String, String));
 
 const SHAPES: [Shape; 6] = [
-    ("100 prefixes to a host", host_and_prefix, |i| (format!("h{}.bench.test", i / 100), format!("/r{i}/orders/42"))),
+    ("100 prefixes to a host", host_and_prefix, |i| {
+        (format!("h{}.bench.test", i / 100), format!("/r{i}/orders/42"))
+    }),
     ("prefixes, any host", |i| prefix(format!("/r{i}")), |i| any(format!("/r{i}/orders/42"))),
     ("nested prefixes of many lengths", |i| prefix(nested(i)), |i| any(format!("{}/x", nested(i)))),
     ("wildcard hosts", wildcard, |i| (format!("www.t{i}.bench.test"), "/".to_owned())),
@@ -72,8 +74,7 @@ fn measure(
     request: fn(usize) -> (String, String),
 ) -> (Duration, Duration) {
     let id = |i: usize| format!("{:08x}-0000-4000-8000-000000000000", (i as u32).wrapping_mul(2_654_435_761));
-    let specs: Vec<_> =
-        (0..size).map(|i| RouteSpec { index: i as u32, id: id(i), ..spec(i) }).collect();
+    let specs: Vec<_> = (0..size).map(|i| RouteSpec { index: i as u32, id: id(i), ..spec(i) }).collect();
     let start = Instant::now();
     let (router, errors) = Router::new(&specs, Options::default());
     let build = start.elapsed();
