@@ -15,6 +15,8 @@ use crate::telemetry::Sink;
 use crate::telemetry::access_log::Log;
 use crate::telemetry::metrics::{Metrics, Slab};
 use crate::upstream::dns::{Override, Resolver};
+use crate::upstream::probe;
+use crate::upstream::rings::Rings;
 use crate::worker::context::Common;
 use crate::worker::listen::{Listener, Slot, accept};
 use crate::worker::run::{self, Start};
@@ -43,6 +45,7 @@ impl Server {
         let common = Arc::new(Common {
             publisher: Publisher::new(snapshot),
             resolver: Resolver::start(options.overrides),
+            rings: Rings::default(),
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(1),
         });
@@ -72,6 +75,7 @@ impl Server {
         if count > 1 {
             spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
         }
+        probe::spawn(Arc::clone(&common), stopped.clone())?;
         if let Some(socket) = options.admin {
             admin::spawn(socket, metrics, stopped)?;
         }
@@ -82,6 +86,7 @@ impl Server {
     /// Puts a new snapshot in force.
     pub fn publish(&self, snapshot: Snapshot) -> u64 {
         let generation = self.common.publisher.publish(snapshot);
+        self.common.rings.retain(&self.common.publisher.current());
         resolve_ahead(&self.common);
         generation
     }
@@ -108,9 +113,13 @@ impl SinkParts {
     }
 }
 
-/// Asks for every service's name now, so that no request has to wait for it.
+/// Asks for every service's and target's name now, so that no request has to wait for it.
 fn resolve_ahead(common: &Common) {
-    for service in &common.publisher.current().services {
+    let snapshot = common.publisher.current();
+    for target in snapshot.upstreams.iter().flat_map(|u| &u.targets) {
+        let _ = common.resolver.lookup(&target.host, target.port);
+    }
+    for service in &snapshot.services {
         if service.upstream.is_none() {
             let _ = common.resolver.lookup(&service.host, service.port);
         }

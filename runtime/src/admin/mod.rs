@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::health_view;
 
 /// Serves the admin endpoints on a thread of their own until the process ends.
 pub fn spawn(
@@ -68,12 +69,32 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, draining: bool) -> Res
             text(StatusCode::OK, JSON, "{\"message\":\"ready\"}\n".into())
         }
         "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
-        _ => text(
-            StatusCode::NOT_FOUND,
-            JSON,
-            "{\"message\":\"not found: try /healthz, /ready or /metrics\"}\n".into(),
-        ),
+        path => match upstream_health(path, metrics) {
+            Some(found) => text(StatusCode::OK, JSON, found),
+            None => text(
+                StatusCode::NOT_FOUND,
+                JSON,
+                "{\"message\":\"not found: try /healthz, /ready, /metrics or /upstreams/NAME/health\"}\n"
+                    .into(),
+            ),
+        },
     }
+}
+
+/// `/upstreams/NAME/health`, as Kong words it.
+fn upstream_health(path: &str, metrics: &Metrics) -> Option<String> {
+    let name = path.strip_prefix("/upstreams/")?.strip_suffix("/health")?;
+    let snapshot = metrics.common.publisher.current();
+    let upstream = snapshot.upstreams.iter().find(|u| u.name == name || u.id == name)?;
+    let mut data = Vec::new();
+    for t in health_view::view(&metrics.common, upstream) {
+        let state = t.state.to_ascii_uppercase();
+        data.push(serde_json::json!({
+            "target": t.target, "weight": t.weight, "health": state,
+            "address": t.address.map(|a| a.to_string()),
+        }));
+    }
+    Some(format!("{}\n", serde_json::json!({ "data": data, "next": null })))
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -8,6 +8,7 @@ pub mod plugins;
 mod routes;
 mod services;
 mod strip;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub fn build(model: &Checked<Model>, shared: &Arc<Shared>) -> (Option<Snapshot>,
         no_route_chain: chains.no_route,
         stripped_headers,
         server_tls: None,
-        upstreams: Box::default(),
+        upstreams: upstreams::build(model),
         certificates: services::certificates(model),
     };
     let fine = !has_errors(&diags);

@@ -67,7 +67,8 @@ fn tls_of(
     let name = Arc::from(s.host.value.as_str());
     let verify = s.tls_verify.unwrap_or(model.gateway.tls.verify_upstreams);
     let cas = links.service_cas.get(i).cloned().unwrap_or_default();
-    let certificate = links.service_certificate.get(i).copied().flatten();
+    let of_upstream = || links.upstream_certificate[links.service_upstream[i]?];
+    let certificate = links.service_certificate.get(i).copied().flatten().or_else(of_upstream);
     let h2 = scheme == Scheme::Grpcs;
     let key = (verify, cas.clone(), certificate, h2);
     if let Some(config) = configs.get(&key) {

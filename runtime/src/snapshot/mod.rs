@@ -2,6 +2,7 @@
 
 pub mod publish;
 pub mod shared;
+pub mod upstream;
 
 use ahash::AHashMap;
 
@@ -37,7 +38,7 @@ pub struct Snapshot {
     pub stripped_headers: crate::message::strip::StripSet,
     /// For the TLS listeners, where there are any.
     pub server_tls: Option<std::sync::Arc<rustls::ServerConfig>>,
-    pub upstreams: Box<[crate::upstream::balance::UpstreamConfig]>,
+    pub upstreams: Box<[std::sync::Arc<upstream::UpstreamConfig>]>,
     pub certificates: Box<[Certificate]>,
 }
 

@@ -173,7 +173,33 @@ impl Metrics {
                 );
             }
         }
+        self.targets(&mut out);
         out
+    }
+
+    /// The health of every target, one series a state, of which one is 1.
+    fn targets(&self, out: &mut String) {
+        use crate::upstream::health_view::{STATES, view};
+        let snapshot = self.common.publisher.current();
+        if snapshot.upstreams.is_empty() {
+            return;
+        }
+        head(out, "kong_upstream_target_health", "gauge", "the state of each address of a target");
+        for upstream in &snapshot.upstreams {
+            let name = escape(&upstream.name);
+            for t in view(&self.common, upstream) {
+                let (target, address) =
+                    (escape(&t.target), t.address.map_or_else(String::new, |a| a.to_string()));
+                for state in STATES {
+                    let _ = writeln!(
+                        out,
+                        "kong_upstream_target_health{{upstream=\"{name}\",target=\"{target}\",\
+                         address=\"{address}\",state=\"{state}\",subsystem=\"http\"}} {}",
+                        u8::from(t.state == state)
+                    );
+                }
+            }
+        }
     }
 
     fn process(&self, out: &mut String) {

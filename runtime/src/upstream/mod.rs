@@ -3,5 +3,9 @@
 pub mod balance;
 pub mod connect;
 pub mod dns;
+pub mod health_view;
 pub mod pool;
+pub mod probe;
+pub mod retry_budget;
+pub mod rings;
 pub mod target;

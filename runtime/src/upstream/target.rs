@@ -2,19 +2,42 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::balance::health::Outcome;
+use super::balance::{InFlight, Peer, Ring, hash_key, latency, xxhash32};
+use super::connect::ConnectError;
 use super::dns::Lookup;
+use crate::clock;
 use crate::exchange::Exchange;
-use crate::snapshot::{Service, ServiceId};
+use crate::snapshot::{Service, ServiceId, UpstreamId};
 use crate::worker::context::Worker;
+use crate::worker::forward::Failure;
+use crate::worker::proxy::ProxyError;
 
 /// Where a request goes.
 pub struct Target {
     pub addr: SocketAddr,
     /// The `Host` of a target of an upstream; a plain service's stands in the service.
-    pub host: Option<String>,
+    pub host: Option<Arc<str>>,
     /// The name for TLS where it is not the service's host.
     pub server_name: Option<Arc<str>>,
+    /// For a target of an upstream.
+    choice: Option<Choice>,
+}
+
+/// A peer that was picked.
+struct Choice {
+    ring: Arc<Ring>,
+    peer: usize,
+    trial: bool,
+    in_flight: InFlight,
+}
+
+impl Choice {
+    fn peer(&self) -> &Peer {
+        &self.ring.peers[self.peer]
+    }
 }
 
 /// Why there is no target.
@@ -30,25 +53,90 @@ pub enum NoTarget {
 #[derive(Default)]
 pub struct Targets {
     tried: usize,
+    /// Of an upstream: the addresses that were tried.
+    addresses: Vec<SocketAddr>,
+    /// The hash of the request, made once: a cookie that is set must not change with a retry.
+    key: Option<u32>,
 }
 
 impl Targets {
     /// The next target to try.
-    pub async fn next(&mut self, w: &Worker, id: ServiceId, service: &Service) -> Result<Target, NoTarget> {
-        let addrs = match w.resolved(id) {
+    pub async fn next(
+        &mut self,
+        w: &Worker,
+        x: &mut Exchange,
+        id: ServiceId,
+        service: &Service,
+    ) -> Result<Target, NoTarget> {
+        if let Some(upstream) = service.upstream {
+            return self.pick(w, x, upstream, service).await;
+        }
+        let known = if w.is_current(&x.snapshot) { w.resolved(id) } else { None };
+        let addrs = match known {
             Some(known) => known,
-            None => look_up(w, id, service).await?,
+            None => look_up(w, x, id, service).await?,
         };
         let addr = *addrs.get(self.tried % addrs.len().max(1)).ok_or(NoTarget::Name)?;
         self.tried += 1;
-        Ok(Target { addr, host: None, server_name: None })
+        Ok(Target { addr, host: None, server_name: None, choice: None })
     }
 
-    /// Notes what became of a target: the status of its answer, or none.
-    pub fn report(&self, _w: &Worker, _x: &Exchange, _target: &Target, _status: Option<u16>) {}
+    async fn pick(
+        &mut self,
+        w: &Worker,
+        x: &mut Exchange,
+        id: UpstreamId,
+        service: &Service,
+    ) -> Result<Target, NoTarget> {
+        let known = if w.is_current(&x.snapshot) { w.ring(id) } else { None };
+        let ring = match known {
+            Some(ring) => ring,
+            None => find_ring(w, x, id, service.connect_timeout).await,
+        };
+        let key = match self.key {
+            Some(key) => key,
+            None if ring.hashes() => xxhash32(hash_key::key(x, &ring.upstream).as_bytes()),
+            None => 0,
+        };
+        self.key = Some(key);
+        let pick = ring.pick(key, &self.addresses, clock::monotonic()).ok_or(NoTarget::NoPeer)?;
+        let peer = &ring.peers[pick.peer];
+        self.addresses.push(peer.addr);
+        let tls = service.tls.is_some();
+        Ok(Target {
+            addr: peer.addr,
+            host: Some(Arc::clone(&peer.authorities[usize::from(tls)])),
+            server_name: tls.then(|| Arc::clone(&peer.server_name)),
+            choice: Some(Choice {
+                in_flight: InFlight::new(&peer.state),
+                peer: pick.peer,
+                trial: pick.trial,
+                ring,
+            }),
+        })
+    }
 }
 
-async fn look_up(w: &Worker, id: ServiceId, service: &Service) -> Result<Arc<[SocketAddr]>, NoTarget> {
+async fn find_ring(w: &Worker, x: &Exchange, id: UpstreamId, timeout: Duration) -> Arc<Ring> {
+    let resolver = &w.common.resolver;
+    let version = resolver.version();
+    let upstream = &x.snapshot.upstreams[id.0 as usize];
+    let mut found = w.common.rings.get(upstream, resolver);
+    if found.pending && found.ring.peers.is_empty() {
+        found = Box::pin(w.common.rings.get_ready(upstream, resolver, timeout)).await;
+    }
+    if !found.pending && w.is_current(&x.snapshot) {
+        w.remember_ring(id, version, &found.ring);
+    }
+    found.ring
+}
+
+async fn look_up(
+    w: &Worker,
+    x: &Exchange,
+    id: ServiceId,
+    service: &Service,
+) -> Result<Arc<[SocketAddr]>, NoTarget> {
     let resolver = &w.common.resolver;
     let version = resolver.version();
     let found = match resolver.lookup(&service.host, service.port) {
@@ -58,8 +146,51 @@ async fn look_up(w: &Worker, id: ServiceId, service: &Service) -> Result<Arc<[So
         known => known,
     };
     let Lookup::Ready(addrs) = found else { return Err(NoTarget::Name) };
-    w.remember(id, version, &addrs);
+    // A request of before a reload must not teach ids that mean something else now.
+    if w.is_current(&x.snapshot) {
+        w.remember(id, version, &addrs);
+    }
     Ok(addrs)
+}
+
+impl Target {
+    /// Notes the answer, whose head is in the exchange.
+    pub fn answered(&self, x: &Exchange) {
+        let Some(choice) = &self.choice else { return };
+        let now = clock::monotonic();
+        let state = &choice.peer().state;
+        // Kong's passive checks take the target's own 504 for a timeout.
+        let outcome = match x.response.status {
+            504 => Outcome::Timeout,
+            status => Outcome::Status(status),
+        };
+        choice.ring.report_passive(state, outcome, choice.trial, now);
+        if let (Some(began), Some(first)) = (x.upstream.began, x.upstream.first_byte) {
+            choice.ring.observe(state, first.saturating_duration_since(began), now);
+        }
+    }
+
+    /// Notes that there is no answer, and why.
+    pub fn failed(&self, error: &ProxyError) {
+        let Some(choice) = &self.choice else { return };
+        let outcome = match error {
+            ProxyError::Connect(ConnectError::Timeout) | ProxyError::Exchange(Failure::Timeout) => {
+                Outcome::Timeout
+            }
+            // The client's doing, and no target's.
+            ProxyError::Exchange(Failure::Body(_)) | ProxyError::NoTarget(_) => return,
+            ProxyError::Connect(_) | ProxyError::Exchange(_) => Outcome::TcpFailure,
+        };
+        let now = clock::monotonic();
+        let state = &choice.peer().state;
+        choice.ring.report_passive(state, outcome, choice.trial, now);
+        choice.ring.observe(state, latency::FAILURE, now);
+    }
+
+    /// The count of the request at its target, to be held while the response lasts.
+    pub fn in_flight(self) -> Option<InFlight> {
+        self.choice.map(|c| c.in_flight)
+    }
 }
 
 /// The `Host` to send: the client's where the route preserves it, else the target's or the service's.

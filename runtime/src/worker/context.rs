@@ -13,16 +13,21 @@ use super::deadline::Deadlines;
 use crate::clock::Now;
 use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
 use crate::message::{Fields, RequestHead, ResponseHead};
-use crate::snapshot::ServiceId;
 use crate::snapshot::publish::Publisher;
+use crate::snapshot::{ServiceId, UpstreamId};
 use crate::telemetry::Sink;
+use crate::upstream::balance::Ring;
 use crate::upstream::dns::Resolver;
 use crate::upstream::pool::Pool;
+use crate::upstream::retry_budget::RetryBudget;
+use crate::upstream::rings::Rings;
 
 /// What all workers of the process share.
 pub struct Common {
     pub publisher: Arc<Publisher>,
     pub resolver: Arc<Resolver>,
+    /// The upstreams' targets and their health.
+    pub rings: Rings,
     /// Client connections open now, over all workers.
     pub connections: AtomicUsize,
     /// The number that the next client connection gets.
@@ -51,6 +56,9 @@ pub struct Worker {
     pub per_ip: RefCell<AHashMap<IpAddr, usize>>,
     /// Where services are, by id, with the resolver's version that said so.
     resolved: RefCell<Vec<Option<Resolved>>>,
+    /// The rings of upstreams, the same way.
+    rings: RefCell<Vec<Option<(u64, Arc<Ring>)>>>,
+    pub retry_budget: RetryBudget,
     #[expect(clippy::vec_box, reason = "exchanges are handed out and taken back boxed")]
     spare: RefCell<Vec<Box<Exchange>>>,
     seed: Cell<u128>,
@@ -74,6 +82,8 @@ impl Worker {
             idle: Notify::new(),
             per_ip: RefCell::default(),
             resolved: RefCell::default(),
+            rings: RefCell::default(),
+            retry_budget: RetryBudget::new(crate::clock::monotonic()),
             spare: RefCell::default(),
             seed: Cell::new(uuid::Uuid::new_v4().as_u128()),
         })
@@ -89,6 +99,7 @@ impl Worker {
             // Their memory holds on to the old snapshot.
             self.spare.borrow_mut().clear();
             self.resolved.borrow_mut().clear();
+            self.rings.borrow_mut().clear();
         }
         self.snapshot.borrow().clone()
     }
@@ -149,6 +160,32 @@ impl Worker {
         x.local_response = false;
         x.slots.clear();
         spare.push(x);
+    }
+
+    /// Whether a request runs by the snapshot that ids in this worker's own tables refer to.
+    #[inline]
+    pub fn is_current(&self, snapshot: &SnapshotRef) -> bool {
+        snapshot.generation == self.generation.get()
+    }
+
+    /// The ring of an upstream, if it is known and its targets' addresses are still the same.
+    #[inline]
+    pub fn ring(&self, id: UpstreamId) -> Option<Arc<Ring>> {
+        match self.rings.borrow().get(id.0 as usize) {
+            Some(Some((version, ring))) if *version == self.common.resolver.version() => {
+                Some(Arc::clone(ring))
+            }
+            _ => None,
+        }
+    }
+
+    /// Remembers the ring of an upstream.
+    pub fn remember_ring(&self, id: UpstreamId, version: u64, ring: &Arc<Ring>) {
+        let mut all = self.rings.borrow_mut();
+        if all.len() <= id.0 as usize {
+            all.resize(id.0 as usize + 1, None);
+        }
+        all[id.0 as usize] = Some((version, Arc::clone(ring)));
     }
 
     /// Where a service is, if that is known and still so.

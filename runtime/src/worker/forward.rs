@@ -12,6 +12,7 @@ use super::source::BodySource;
 use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response};
 use crate::message::ResponseHead;
 use crate::policy::BodyError;
+use crate::upstream::balance::InFlight;
 use crate::upstream::pool::UpstreamConn;
 
 /// Most interim (1xx) answers before the final one.
@@ -48,6 +49,8 @@ pub struct Forward<B> {
     pub websocket: bool,
     /// How long the upstream may be silent within its answer.
     patience: Duration,
+    /// Counts the request at its target until the response is over, however that comes about.
+    pub in_flight: Option<InFlight>,
 }
 
 impl<B: BodySource> Forward<B> {
@@ -77,6 +80,7 @@ impl<B: BodySource> Forward<B> {
             answered: false,
             websocket,
             patience,
+            in_flight: None,
         })
     }
 

@@ -92,22 +92,26 @@ pub async fn send<B: BodySource>(
     let Some(id) = x.service else { return Err((body, ProxyError::NoTarget(NoTarget::NoPeer))) };
     let service = &snapshot.services[id.0 as usize];
     pipeline::proxy_headers(x);
+    w.retry_budget.request();
     let mut targets = Targets::default();
     let mut left = u32::from(service.retries);
     loop {
-        let target = match targets.next(w, id, service).await {
+        let target = match targets.next(w, x, id, service).await {
             Ok(t) => t,
             Err(e) => return Err((body, ProxyError::NoTarget(e))),
         };
         match attempt(w, x, body, watch, kind, service, &target).await {
-            Ok(forward) => {
-                targets.report(w, x, &target, Some(x.response.status));
+            Ok(mut forward) => {
+                target.answered(x);
+                forward.in_flight = target.in_flight();
                 return Ok(forward);
             }
             Err(fail) => {
-                targets.report(w, x, &target, None);
+                target.failed(&fail.error);
                 body = fail.body;
-                if !fail.retry || left == 0 {
+                // A target that was never reached had no work from the try, so trying another costs no budget.
+                let reached = !matches!(fail.error, ProxyError::Connect(_));
+                if !fail.retry || left == 0 || (reached && !w.retry_budget.retry(clock::monotonic())) {
                     return Err((body, fail.error));
                 }
                 left -= 1;

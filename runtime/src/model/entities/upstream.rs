@@ -64,6 +64,14 @@ const ACTIVE: &[Field] = &[
 const PASSIVE: &[Field] = &[
     Field::new("type", Kind::Enum(CHECK_TYPES), "What is watched.").default("\"http\""),
     Field::new(
+        "recover_after",
+        SECONDS,
+        "Where no probes can put a target back: seconds until one request tries it, doubled after each that fails; 0 is \
+         never, as in Kong.",
+    )
+    .default("10")
+    .extension(),
+    Field::new(
         "healthy",
         Kind::Record(&[
             Field::new("http_statuses", STATUSES, "Statuses of real responses that count as a success.")

@@ -1,0 +1,47 @@
+//! The health of targets as metrics and the admin listener tell it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::snapshot::upstream::UpstreamConfig;
+use crate::worker::context::Common;
+
+/// Every state that a target can be in, in Kong's words.
+pub const STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_error"];
+
+/// One address of a target, or a target whose name has none.
+pub struct TargetView {
+    /// `host:port`.
+    pub target: String,
+    pub address: Option<SocketAddr>,
+    pub weight: u32,
+    /// One of [`STATES`].
+    pub state: &'static str,
+}
+
+/// The targets of an upstream, in the order of the config.
+pub fn view(common: &Common, upstream: &Arc<UpstreamConfig>) -> Vec<TargetView> {
+    let ring = common.rings.get(upstream, &common.resolver).ring;
+    let mut all = Vec::with_capacity(ring.peers.len());
+    for (i, t) in upstream.targets.iter().enumerate() {
+        let seen = |address, state| TargetView {
+            target: format!("{}:{}", t.host, t.port),
+            address,
+            weight: t.weight,
+            state,
+        };
+        let mut peers = ring.peers.iter().filter(|p| p.target == i).peekable();
+        if peers.peek().is_none() {
+            all.push(seen(None, "dns_error"));
+        }
+        all.extend(peers.map(|p| {
+            let state = match (upstream.watched(), ring.is_available(p)) {
+                (false, _) => "healthchecks_off",
+                (true, true) => "healthy",
+                (true, false) => "unhealthy",
+            };
+            seen(Some(p.addr), state)
+        }));
+    }
+    all
+}

@@ -1,0 +1,211 @@
+//! The rings of all upstreams of the process. They follow the config and the resolver; what is known of peers stays.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use super::balance::{Peer, PeerState, Ring};
+use super::dns::{Lookup, Resolver};
+use crate::message::split_port;
+use crate::snapshot::Snapshot;
+use crate::snapshot::upstream::{TargetConfig, UpstreamConfig};
+
+/// What is known of the peers of one upstream, by target and address.
+type Peers = AHashMap<(String, u16, SocketAddr), Arc<PeerState>>;
+
+#[derive(Default)]
+struct Entry {
+    peers: Peers,
+    last: Option<Last>,
+}
+
+/// The last ring made of an upstream.
+struct Last {
+    ring: Arc<Ring>,
+    /// The config and the resolver's version that it stands for.
+    upstream: Arc<UpstreamConfig>,
+    version: u64,
+    pending: bool,
+}
+
+/// The rings, by name of the upstream.
+#[derive(Default)]
+pub struct Rings(Mutex<AHashMap<String, Entry>>);
+
+/// A ring, and whether names of its targets are still being looked up.
+pub struct Found {
+    pub ring: Arc<Ring>,
+    pub pending: bool,
+}
+
+impl Rings {
+    /// The ring of an upstream as the resolver knows its targets now.
+    pub fn get(&self, upstream: &Arc<UpstreamConfig>, resolver: &Resolver) -> Found {
+        let version = resolver.version();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Entry { last: Some(last), .. }) = all.get(&upstream.name)
+            && last.version == version
+            && !last.pending
+            && Arc::ptr_eq(&last.upstream, upstream)
+        {
+            return Found { ring: Arc::clone(&last.ring), pending: false };
+        }
+        let entry = all.entry(upstream.name.clone()).or_default();
+        let mut pending = false;
+        let mut addresses = Vec::with_capacity(upstream.targets.len());
+        for (i, t) in upstream.targets.iter().enumerate() {
+            match resolver.lookup(&t.host, t.port) {
+                Lookup::Ready(addrs) => addresses.extend(addrs.iter().map(|a| (i, *a))),
+                Lookup::Pending => pending = true,
+                Lookup::Failed => {}
+            }
+        }
+        let same = |ring: &Ring| {
+            let now = ring.peers.iter().map(|p| (p.target, p.addr));
+            *ring.upstream == **upstream && now.eq(addresses.iter().copied())
+        };
+        let ring = match entry.last.take() {
+            // The same peers under the same config: shares go on where they were.
+            Some(last) if same(&last.ring) => last.ring,
+            old => {
+                drop(old);
+                Arc::new(build(upstream, &addresses, &mut entry.peers))
+            }
+        };
+        entry.last = Some(Last { ring: Arc::clone(&ring), upstream: Arc::clone(upstream), version, pending });
+        Found { ring, pending }
+    }
+
+    /// As [`Rings::get`], waiting at most `timeout` for names that were never looked up before, if no other target can
+    /// be used meanwhile.
+    pub async fn get_ready(
+        &self,
+        upstream: &Arc<UpstreamConfig>,
+        resolver: &Resolver,
+        timeout: Duration,
+    ) -> Found {
+        let found = self.get(upstream, resolver);
+        if !found.pending || !found.ring.peers.is_empty() {
+            return found;
+        }
+        let wait = async {
+            for t in &upstream.targets {
+                if matches!(resolver.resolve(&t.host, t.port, timeout).await, Lookup::Ready(_)) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(timeout, wait).await;
+        self.get(upstream, resolver)
+    }
+
+    /// Forgets upstreams that the config has no more.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|name, _| snapshot.upstreams.iter().any(|u| u.name == *name));
+    }
+}
+
+fn build(upstream: &Arc<UpstreamConfig>, addresses: &[(usize, SocketAddr)], known: &mut Peers) -> Ring {
+    let mut peers = Vec::with_capacity(addresses.len());
+    for &(target, addr) in addresses {
+        let t = &upstream.targets[target];
+        let state = known.entry((t.host.clone(), t.port, addr)).or_default();
+        let (authorities, server_name) = names(upstream, t);
+        peers.push(Peer {
+            target,
+            addr,
+            weight: t.weight,
+            authorities,
+            server_name,
+            state: Arc::clone(state),
+        });
+    }
+    // Those of addresses that are gone, unless an older ring is still in use.
+    known.retain(|_, state| Arc::strong_count(state) > 1);
+    Ring::new(Arc::clone(upstream), peers)
+}
+
+/// The `Host` that a target gets over plain HTTP and over TLS, and its name for TLS.
+fn names(upstream: &UpstreamConfig, t: &TargetConfig) -> ([Arc<str>; 2], Arc<str>) {
+    let name = upstream.host_header.as_deref().unwrap_or(&t.host);
+    if let Some((name_alone, Some(_))) = upstream.host_header.as_deref().map(split_port) {
+        return ([Arc::from(name), Arc::from(name)], Arc::from(name_alone));
+    }
+    let bracketed =
+        if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.into() };
+    let authority = |default: u16| -> Arc<str> {
+        if t.port == default {
+            Arc::from(bracketed.as_str())
+        } else {
+            format!("{bracketed}:{}", t.port).into()
+        }
+    };
+    ([authority(80), authority(443)], Arc::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::balance::health::Outcome;
+    use super::*;
+    use crate::snapshot::upstream::{PassiveChecks, Thresholds};
+
+    fn upstream(ports: &[u16]) -> Arc<UpstreamConfig> {
+        let thresholds = Thresholds { tcp_failures: 1, ..Thresholds::default() };
+        let target = |port: &u16| TargetConfig { host: "127.0.0.1".into(), port: *port, weight: 1 };
+        Arc::new(UpstreamConfig {
+            name: "u".into(),
+            targets: ports.iter().map(target).collect(),
+            passive: PassiveChecks { thresholds, recover_after: Duration::ZERO },
+            ..UpstreamConfig::default()
+        })
+    }
+
+    #[test]
+    fn health_survives_a_reload_and_goes_with_its_target() {
+        let (rings, resolver) = (Rings::default(), Resolver::start(Vec::new()));
+        let now = Instant::now();
+        let healthy = |ports: &[u16]| -> Vec<bool> {
+            let ring = rings.get(&upstream(ports), &resolver).ring;
+            ring.peers.iter().map(|p| p.state.health.is_healthy()).collect()
+        };
+        let ring = rings.get(&upstream(&[1, 2]), &resolver).ring;
+        ring.report_passive(&ring.peers[1].state, Outcome::TcpFailure, false, now);
+        assert_eq!(healthy(&[1, 2]), [true, false]);
+        assert_eq!(healthy(&[2, 3]), [false, true]);
+        drop(ring);
+        assert_eq!(healthy(&[3]), [true]);
+        assert_eq!(healthy(&[2, 3]), [true, true]);
+    }
+
+    #[test]
+    fn targets_are_called_by_their_own_name_or_the_upstreams() {
+        for (host_header, host, port, want) in [
+            (None, "a.test", 80, ["a.test", "a.test:80", "a.test"]),
+            (None, "a.test", 443, ["a.test:443", "a.test", "a.test"]),
+            (None, "10.0.0.1", 8000, ["10.0.0.1:8000", "10.0.0.1:8000", "10.0.0.1"]),
+            (None, "::1", 8000, ["[::1]:8000", "[::1]:8000", "::1"]),
+            (Some("b.test"), "a.test", 8000, ["b.test:8000", "b.test:8000", "b.test"]),
+            (Some("b.test:1"), "a.test", 8000, ["b.test:1", "b.test:1", "b.test"]),
+        ] {
+            let upstream =
+                UpstreamConfig { host_header: host_header.map(str::to_owned), ..UpstreamConfig::default() };
+            let ([http, https], name) =
+                names(&upstream, &TargetConfig { host: host.into(), port, weight: 1 });
+            assert_eq!([&*http, &*https, &*name], want);
+        }
+    }
+
+    #[test]
+    fn a_ring_is_made_once() {
+        let (rings, resolver) = (Rings::default(), Resolver::start(Vec::new()));
+        let u = upstream(&[1, 2]);
+        assert!(Arc::ptr_eq(&rings.get(&u, &resolver).ring, &rings.get(&u, &resolver).ring));
+        rings.retain(&Snapshot::default());
+        assert_eq!(rings.get(&u, &resolver).ring.peers.len(), 2);
+    }
+}
