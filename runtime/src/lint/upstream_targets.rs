@@ -30,15 +30,17 @@ upstreams: [{ name: orders, targets: [{ target: \"10.0.0.1:8080\" }] }]
 
 pub const NEVER_RECOVERS_DOC: &str = "\
 ## What it does
-Finds upstreams whose targets passive health checks can take out, and nothing puts back.
+Finds upstreams whose targets passive health checks can take out, and nothing puts back, because
+`healthchecks.passive.recover_after` is 0.
 
 ## Why
-A target that is out gets no requests, so passive checks never see it recover. Only active checks (or a person) can put
-it back; without them every hiccup lasts until the next restart.
+A target that is out gets no requests, so passive checks never see it recover. Without active checks it comes back only
+if a request tries it from time to time, and 0 forbids that: every hiccup lasts until the next restart, as it does in
+Kong.
 
 ## Example
 ```yaml
-healthchecks: { passive: { unhealthy: { http_failures: 3 } } }
+healthchecks: { passive: { unhealthy: { http_failures: 3 }, recover_after: 0 } }
 ```
 
 ## Use instead
@@ -89,7 +91,8 @@ pub fn never_recovers(facts: &Facts<'_>, diags: &mut Diags) {
         let limit =
             ["http_failures", "tcp_failures", "timeouts"].into_iter().find(|f| above_zero(passive, f));
         let probes = unhealthy("active").is_some_and(|a| above_zero(a, "interval"));
-        if let (Some(limit), false) = (limit, probes) {
+        let tries = checks.record("passive").is_some_and(|p| above_zero(p, "recover_after"));
+        if let (Some(limit), false) = (limit, probes || tries) {
             diags.push(
                 Diagnostic::new(
                     &codes::TARGET_NEVER_RECOVERS,
@@ -98,7 +101,7 @@ pub fn never_recovers(facts: &Facts<'_>, diags: &mut Diags) {
                 )
                 .label("takes a target out")
                 .note("passive checks never see a target recover: it gets no requests")
-                .help("set `healthchecks.active.unhealthy.interval`, and `healthchecks.active.healthy.successes`"),
+                .help("set `healthchecks.active.unhealthy.interval` and `healthchecks.active.healthy.successes`, or leave `recover_after` out"),
             );
         }
     }
@@ -133,10 +136,12 @@ mod tests {
 
     #[test]
     fn a_target_that_is_out_must_come_back() {
-        let passive = "passive: {unhealthy: {http_failures: 3}}";
+        let passive = "passive: {unhealthy: {http_failures: 3}, recover_after: 0}";
         let found = ["4: a target of upstream `orders` that fails is out for good"];
         check(&codes::TARGET_NEVER_RECOVERS, &upstream(&format!(", healthchecks: {{{passive}}}")), &found);
         let both = format!(", healthchecks: {{{passive}, active: {{unhealthy: {{interval: 5}}}}}}");
         check(&codes::TARGET_NEVER_RECOVERS, &upstream(&both), &[]);
+        let tried = ", healthchecks: {passive: {unhealthy: {http_failures: 3}}}";
+        check(&codes::TARGET_NEVER_RECOVERS, &upstream(tried), &[]);
     }
 }
