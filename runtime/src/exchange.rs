@@ -94,6 +94,8 @@ pub struct Exchange {
     pub response: ResponseHead,
     pub client: Client,
     pub now: Now,
+    /// When the request was over; `now`'s until then.
+    pub ended: std::time::Instant,
     pub route: Option<RouteId>,
     pub service: Option<ServiceId>,
     pub identity: Option<Identity>,

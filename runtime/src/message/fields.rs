@@ -65,6 +65,13 @@ impl Fields {
         }
     }
 
+    /// Adds all fields of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for (tag, name, value) in other.iter_tagged() {
+            self.push_tagged(tag, name, value);
+        }
+    }
+
     /// Makes `value` the only value of the field.
     pub fn set(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
         if self.contains(name) {

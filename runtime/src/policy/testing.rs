@@ -204,6 +204,7 @@ pub fn exchange_in(snapshot: Snapshot, text: &str) -> Exchange {
         response: ResponseHead::default(),
         client,
         now: Now::read(),
+        ended: crate::clock::monotonic(),
         route: None,
         service: None,
         identity: None,

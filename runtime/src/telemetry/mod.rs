@@ -21,7 +21,7 @@ pub struct Sink {
 impl Sink {
     /// Counts and logs a request that is over.
     pub fn request(&self, x: &Exchange, ending: &Ending) {
-        let took = crate::clock::monotonic().duration_since(x.now.instant);
+        let took = x.ended.duration_since(x.now.instant);
         self.metrics.request(x, ending, took);
         if let Some(log) = &self.log {
             log.request(x, ending, took);

@@ -112,15 +112,18 @@ impl Worker {
             x.snapshot = snapshot;
             x.client.clone_from(client);
             x.now = Now::read();
+            x.ended = x.now.instant;
             x.request_id = id;
             return x;
         }
+        let now = Now::read();
         Box::new(Exchange {
             snapshot,
             request: RequestHead::default(),
             response: ResponseHead::default(),
             client: client.clone(),
-            now: Now::read(),
+            now,
+            ended: now.instant,
             route: None,
             service: None,
             identity: None,

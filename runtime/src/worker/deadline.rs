@@ -142,8 +142,8 @@ impl Watch {
     }
 
     /// Sets the deadline for an idle wait, which draining ends at once.
-    pub fn arm_idle(&self, after: Duration) {
-        self.arm(after);
+    pub fn arm_idle_from(&self, now: Instant, after: Duration) {
+        self.arm_from(now, after);
         self.entry.idle.set(true);
     }
 

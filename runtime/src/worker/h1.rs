@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::Worker;
 use super::deadline::Watch;
@@ -14,6 +14,7 @@ use super::respond::{self, Ending};
 use super::sender::{SMALL, Sender};
 use super::source::{CONTINUE, H1Body};
 use super::tunnel;
+use crate::clock;
 use crate::exchange::{Client, Exchange};
 use crate::http1::request::{self, Meta};
 use crate::http1::write::{self, ClientLine};
@@ -39,6 +40,8 @@ struct Conn {
     watch: Watch,
     worker: Rc<Worker>,
     client: Client,
+    /// When the last request was over: asking the clock again for the idle deadline would tell nothing new.
+    last: Option<Instant>,
 }
 
 /// What comes after a request.
@@ -53,7 +56,7 @@ enum Next {
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) -> End {
     let watch = worker.deadlines.watch();
-    let mut conn = Conn { io, buffer: Buffer::default(), watch, worker, client };
+    let mut conn = Conn { io, buffer: Buffer::default(), watch, worker, client, last: None };
     loop {
         match conn.wait().await {
             Wait::Request => {}
@@ -88,7 +91,7 @@ impl Conn {
         if self.buffer.is_empty() {
             let timeouts = &self.worker.snapshot().gateway.timeouts;
             let patience = if first { timeouts.header } else { timeouts.keep_alive };
-            self.watch.arm_idle(patience);
+            self.watch.arm_idle_from(self.last.unwrap_or_else(clock::monotonic), patience);
             let draining = self.worker.draining.get();
             let read = std::future::poll_fn(|cx| {
                 let read = self.io.poll_read_into(cx, self.buffer.spare());
@@ -157,6 +160,7 @@ impl Conn {
                 Next::Linger
             }
         };
+        self.last = Some(x.ended);
         worker.recycle(x);
         next
     }
@@ -287,8 +291,15 @@ impl Conn {
     }
 
     async fn flush(&mut self, sender: &mut Sender, x: &Exchange) -> std::io::Result<()> {
-        self.watch.arm(x.snapshot.gateway.timeouts.write);
+        // Nearly always the first write takes all; only then is there something to wait for.
+        let mut armed = false;
         std::future::poll_fn(|cx| match sender.poll_flush(&mut self.io, cx) {
+            Poll::Pending if !armed => {
+                armed = true;
+                self.watch.arm(x.snapshot.gateway.timeouts.write);
+                let _ = self.watch.poll_over(cx);
+                Poll::Pending
+            }
             Poll::Pending if self.watch.poll_over(cx) => {
                 Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
             }

@@ -230,8 +230,8 @@ fn answer(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<O
     finished(worker, x, body, ending)
 }
 
-fn finished(worker: &Rc<Worker>, x: Box<Exchange>, body: Bytes, ending: Ending) -> Response<Outgoing> {
-    respond::finish(worker, &x, ending);
+fn finished(worker: &Rc<Worker>, mut x: Box<Exchange>, body: Bytes, ending: Ending) -> Response<Outgoing> {
+    respond::finish(worker, &mut x, ending);
     let mut response = head(&x);
     let head_only = x.request.method == "HEAD";
     if head_only && let Some(n) = x.response.fields.get(&names::CONTENT_LENGTH) {
@@ -358,9 +358,9 @@ impl Streamed {
     }
 
     fn end(&mut self, broken: bool) {
-        let (Some(forward), Some(x)) = (self.forward.take(), self.x.take()) else { return };
+        let (Some(forward), Some(mut x)) = (self.forward.take(), self.x.take()) else { return };
         let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: self.sent, broken };
-        respond::finish(&self.worker, &x, ending);
+        respond::finish(&self.worker, &mut x, ending);
         give_back(&self.worker, forward);
         self.worker.recycle(x);
     }

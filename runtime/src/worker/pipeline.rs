@@ -195,9 +195,7 @@ pub fn respond(x: &mut Exchange) {
         snapshot.steps[step as usize].response(x);
     }
     let extra = std::mem::take(&mut x.response_fields);
-    for (name, value) in extra.iter() {
-        x.response.fields.push(name, value);
-    }
+    x.response.fields.extend(&extra);
     x.response_fields = extra;
 }
 

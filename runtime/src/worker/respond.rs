@@ -84,6 +84,7 @@ pub struct Ending {
 }
 
 /// Counts and logs a request that is over.
-pub fn finish(w: &Worker, x: &Exchange, ending: Ending) {
+pub fn finish(w: &Worker, x: &mut Exchange, ending: Ending) {
+    x.ended = clock::monotonic();
     w.sink.request(x, &ending);
 }
