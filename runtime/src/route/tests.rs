@@ -382,10 +382,11 @@ fn sources_and_destinations_are_criteria() {
 
 #[test]
 fn a_route_that_cannot_be_compiled_is_left_out_whole() {
-    let bad = [paths(&["/ok", "~/a(?!b)"]), paths(&["/ok"]), hosts(&["ok.test", "*.x.*"])];
+    let condition = expression(r#"http.path ^= "/zzz""#, 9);
+    let bad = [paths(&["/ok", "~/a(?!b)"]), paths(&["/ok"]), hosts(&["ok.test", "*.x.*"]), condition];
     let (router, errors) = Router::new(&specs(&bad), COMPATIBLE);
     let places: Vec<_> = errors.iter().map(|e| (e.route, e.field, e.item)).collect();
-    assert_eq!(places, [(0, "paths", 1), (2, "hosts", 1)]);
+    assert_eq!(places, [(0, "paths", 1), (2, "hosts", 1), (3, "expression", 0)]);
     assert!(errors[0].help.is_some());
     let fields = Fields::default();
     let address = "192.0.2.1:1".parse().unwrap();
