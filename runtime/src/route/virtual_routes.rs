@@ -118,7 +118,8 @@ impl<'a> Compiler<'a, '_> {
         if let Some(text) = &spec.expression {
             if self.options.flavor != RouterFlavor::Expressions {
                 // Without its expression the route would match every request.
-                let message = "`expression` means something only to the router flavor `expressions`".to_owned();
+                let message =
+                    "`expression` means something only to the router flavor `expressions`".to_owned();
                 let help = Some("set `router_flavor: expressions` under `gateway`".to_owned());
                 return Err(Fault { help, ..Fault::new("expression", 0, message) });
             }
