@@ -16,8 +16,8 @@ use gw_runtime::upstream::dns::Override;
 use gw_runtime::{check, compile, lint};
 use ipnet::IpNet;
 
-use super::Args;
 use super::dev::Dev;
+use super::{Args, Flavor};
 use crate::exit::{Code, WithCode};
 use crate::load::{read, reason};
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
@@ -29,6 +29,7 @@ pub struct Loader {
     shared: Arc<Shared>,
     trusted: Vec<IpNet>,
     certificate: Option<(PathBuf, PathBuf)>,
+    flavor: Option<Flavor>,
     /// Stand-ins, with `--dev`.
     pub dev: Option<Dev>,
     /// Whether any listener speaks TLS.
@@ -44,6 +45,7 @@ impl Loader {
             shared: Arc::default(),
             trusted: args.trusted_ip.clone(),
             certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
+            flavor: args.router_flavor,
             dev: args.dev.then(|| Dev::start(args)).transpose()?,
             tls: !args.listen_tls.is_empty(),
         })
@@ -58,6 +60,9 @@ impl Loader {
         }
         let mut sources = Sources::default();
         let (mut model, mut diags) = front::load(&mut sources, &inputs, &Env::system(), &self.options);
+        if let Some(flavor) = self.flavor {
+            model.gateway.router_flavor = flavor.into();
+        }
         if let Some(dev) = self.dev.as_ref().filter(|_| !has_errors(&diags)) {
             dev.adapt(&mut model)?;
         }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gw_runtime::model::gateway::RouterFlavor;
 use gw_runtime::server::{Options, Server};
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::upstream::dns::Override;
@@ -59,6 +60,9 @@ pub struct Args {
     /// Where one JSON line a request goes: `stdout`, `off` or a file [default: the config's, else off]
     #[arg(long, value_name = "WHERE")]
     pub access_log: Option<String>,
+    /// Which of Kong's routers the config was written for [default: the config's, else traditional_compatible]
+    #[arg(long, value_enum, value_name = "FLAVOR")]
+    pub router_flavor: Option<Flavor>,
     /// Leave out plugins of Kong that gw does not have, with a warning, instead of refusing the config
     #[arg(long)]
     pub allow_unsupported: bool,
@@ -69,6 +73,25 @@ pub struct Args {
     /// Read the config again whenever it changes
     #[arg(long)]
     pub watch: bool,
+}
+
+/// Kong's routers.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+#[value(rename_all = "snake_case")]
+pub enum Flavor {
+    TraditionalCompatible,
+    Traditional,
+    Expressions,
+}
+
+impl From<Flavor> for RouterFlavor {
+    fn from(flavor: Flavor) -> Self {
+        match flavor {
+            Flavor::TraditionalCompatible => Self::TraditionalCompatible,
+            Flavor::Traditional => Self::Traditional,
+            Flavor::Expressions => Self::Expressions,
+        }
+    }
 }
 
 /// Runs it.
