@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -135,10 +135,7 @@ impl Gateway {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir().join(format!("gw-upstreams-{}-{n}.yaml", std::process::id()));
-        let text = format!(
-            "_format_version: \"3.0\"\nservices:\n- {{ name: s, host: u, routes: [{{ paths: [/] }}] }}\nupstreams:\n{upstream}"
-        );
-        std::fs::write(&config, text).expect("the temporary directory is writable");
+        write_config(&config, upstream);
         let at = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (addr, admin) = (at(), at());
         let child = gw()
@@ -156,6 +153,16 @@ impl Gateway {
             std::thread::sleep(Duration::from_millis(10));
         }
         gateway
+    }
+
+    /// Puts other upstreams in force.
+    fn reload(&self, upstream: &str) {
+        write_config(&self.config, upstream);
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("gw runs");
+        self.until("the config is reloaded", |g| {
+            ask(g.admin, "GET", "/metrics", "").body.contains("\ngw_config_generation 2\n")
+        });
     }
 
     fn ask(&self, method: &str, path: &str, fields: &str) -> Answer {
@@ -195,6 +202,13 @@ impl Drop for Gateway {
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
     }
+}
+
+fn write_config(path: &Path, upstream: &str) {
+    let text = format!(
+        "_format_version: \"3.0\"\nservices:\n- {{ name: s, host: u, routes: [{{ paths: [/] }}] }}\nupstreams:\n{upstream}"
+    );
+    std::fs::write(path, text).expect("the temporary directory is writable");
 }
 
 fn ask(addr: SocketAddr, method: &str, path: &str, fields: &str) -> Answer {
@@ -345,4 +359,27 @@ fn a_key_stays_with_its_target() {
         assert_eq!(next.body, first.body);
         assert!(!next.head.contains("Set-Cookie"), "{}", next.head);
     }
+}
+
+#[test]
+fn health_and_probes_go_with_a_reload() {
+    let (a, b, c) = (Backend::start("a"), Backend::start("b"), Backend::start("c"));
+    let passive = "passive: { unhealthy: { http_failures: 1 }, recover_after: 0 }";
+    let targets = [target(&a, 1), target(&b, 1)].join(", ");
+    let upstream = format!("- {{ name: u, targets: [{targets}], healthchecks: {{ {passive} }} }}\n");
+    let gateway = Gateway::start(&upstream, "2");
+    b.status.store(500, Ordering::Relaxed);
+    assert_eq!(gateway.tally(6), counts(&[("500", 1), ("a", 5)]));
+    // Another target and probes come; what is known of the others stays.
+    b.status.store(200, Ordering::Relaxed);
+    b.health.store(404, Ordering::Relaxed);
+    let targets = [target(&a, 1), target(&b, 1), target(&c, 1)].join(", ");
+    let active = "active: { http_path: /health, healthy: { interval: 0.05, successes: 2 }, \
+                  unhealthy: { interval: 0.05, http_failures: 1 } }";
+    gateway
+        .reload(&format!("- {{ name: u, targets: [{targets}], healthchecks: {{ {passive}, {active} }} }}\n"));
+    assert_eq!(gateway.tally(12), counts(&[("a", 6), ("c", 6)]));
+    gateway.until("the new config's probes run", |_| b.probes.load(Ordering::Relaxed) > 2);
+    b.health.store(200, Ordering::Relaxed);
+    gateway.until("and bring a target back", |g| g.tally(6) == counts(&[("a", 2), ("b", 2), ("c", 2)]));
 }

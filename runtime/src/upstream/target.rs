@@ -1,37 +1,35 @@
 //! The targets of one request: which comes next, and what became of each.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::health::Outcome;
-use super::balance::{InFlight, Peer, Ring, hash_key, latency, xxhash32};
+use super::balance::{InFlight, Peer, hash_key, latency, xxhash32};
 use super::connect::ConnectError;
 use super::dns::Lookup;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::snapshot::{Service, ServiceId, UpstreamId};
-use crate::worker::context::Worker;
+use crate::worker::context::{SharedRing, Worker};
 use crate::worker::forward::Failure;
 use crate::worker::proxy::ProxyError;
 
 /// Where a request goes.
 pub struct Target {
     pub addr: SocketAddr,
-    /// The `Host` of a target of an upstream; a plain service's stands in the service.
-    pub host: Option<Arc<str>>,
-    /// The name for TLS where it is not the service's host.
-    pub server_name: Option<Arc<str>>,
     /// For a target of an upstream.
     choice: Option<Choice>,
 }
 
 /// A peer that was picked.
 struct Choice {
-    ring: Arc<Ring>,
+    ring: SharedRing,
     peer: usize,
     trial: bool,
-    in_flight: InFlight,
+    tls: bool,
+    in_flight: Option<InFlight>,
 }
 
 impl Choice {
@@ -78,7 +76,7 @@ impl Targets {
         };
         let addr = *addrs.get(self.tried % addrs.len().max(1)).ok_or(NoTarget::Name)?;
         self.tried += 1;
-        Ok(Target { addr, host: None, server_name: None, choice: None })
+        Ok(Target { addr, choice: None })
     }
 
     async fn pick(
@@ -102,22 +100,20 @@ impl Targets {
         let pick = ring.pick(key, &self.addresses, clock::monotonic()).ok_or(NoTarget::NoPeer)?;
         let peer = &ring.peers[pick.peer];
         self.addresses.push(peer.addr);
-        let tls = service.tls.is_some();
         Ok(Target {
             addr: peer.addr,
-            host: Some(Arc::clone(&peer.authorities[usize::from(tls)])),
-            server_name: tls.then(|| Arc::clone(&peer.server_name)),
             choice: Some(Choice {
-                in_flight: InFlight::new(&peer.state),
+                in_flight: ring.counts().then(|| InFlight::new(&peer.state)),
                 peer: pick.peer,
                 trial: pick.trial,
+                tls: service.tls.is_some(),
                 ring,
             }),
         })
     }
 }
 
-async fn find_ring(w: &Worker, x: &Exchange, id: UpstreamId, timeout: Duration) -> Arc<Ring> {
+async fn find_ring(w: &Worker, x: &Exchange, id: UpstreamId, timeout: Duration) -> SharedRing {
     let resolver = &w.common.resolver;
     let version = resolver.version();
     let upstream = &x.snapshot.upstreams[id.0 as usize];
@@ -125,10 +121,11 @@ async fn find_ring(w: &Worker, x: &Exchange, id: UpstreamId, timeout: Duration) 
     if found.pending && found.ring.peers.is_empty() {
         found = Box::pin(w.common.rings.get_ready(upstream, resolver, timeout)).await;
     }
+    let ring = Rc::new(found.ring);
     if !found.pending && w.is_current(&x.snapshot) {
-        w.remember_ring(id, version, &found.ring);
+        w.remember_ring(id, version, &ring);
     }
-    found.ring
+    ring
 }
 
 async fn look_up(
@@ -154,6 +151,16 @@ async fn look_up(
 }
 
 impl Target {
+    /// The `Host` of a target of an upstream; a plain service's stands in the service.
+    pub fn host(&self) -> Option<&str> {
+        self.choice.as_ref().map(|c| &*c.peer().authorities[usize::from(c.tls)])
+    }
+
+    /// The name for TLS where it is not the service's host.
+    pub fn server_name(&self) -> Option<&Arc<str>> {
+        self.choice.as_ref().map(|c| &c.peer().server_name)
+    }
+
     /// Notes the answer, whose head is in the exchange.
     pub fn answered(&self, x: &Exchange) {
         let Some(choice) = &self.choice else { return };
@@ -189,7 +196,7 @@ impl Target {
 
     /// The count of the request at its target, to be held while the response lasts.
     pub fn in_flight(self) -> Option<InFlight> {
-        self.choice.map(|c| c.in_flight)
+        self.choice?.in_flight
     }
 }
 
@@ -202,5 +209,5 @@ pub fn host_header<'a>(x: &'a Exchange, service: &'a Service, target: &'a Target
     if preserve && !x.request.host.is_empty() {
         return &x.request.host;
     }
-    target.host.as_deref().unwrap_or(&service.authority)
+    target.host().unwrap_or(&service.authority)
 }

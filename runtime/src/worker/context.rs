@@ -37,6 +37,9 @@ pub struct Common {
 /// Addresses, and the resolver's version that said so.
 type Resolved = (u64, Arc<[SocketAddr]>);
 
+/// A ring as one worker holds it: requests count themselves in the worker's own memory, not in that of all workers.
+pub type SharedRing = Rc<Arc<Ring>>;
+
 /// One worker's state.
 pub struct Worker {
     pub common: Arc<Common>,
@@ -57,7 +60,7 @@ pub struct Worker {
     /// Where services are, by id, with the resolver's version that said so.
     resolved: RefCell<Vec<Option<Resolved>>>,
     /// The rings of upstreams, the same way.
-    rings: RefCell<Vec<Option<(u64, Arc<Ring>)>>>,
+    rings: RefCell<Vec<Option<(u64, SharedRing)>>>,
     pub retry_budget: RetryBudget,
     #[expect(clippy::vec_box, reason = "exchanges are handed out and taken back boxed")]
     spare: RefCell<Vec<Box<Exchange>>>,
@@ -173,22 +176,22 @@ impl Worker {
 
     /// The ring of an upstream, if it is known and its targets' addresses are still the same.
     #[inline]
-    pub fn ring(&self, id: UpstreamId) -> Option<Arc<Ring>> {
+    pub fn ring(&self, id: UpstreamId) -> Option<SharedRing> {
         match self.rings.borrow().get(id.0 as usize) {
             Some(Some((version, ring))) if *version == self.common.resolver.version() => {
-                Some(Arc::clone(ring))
+                Some(Rc::clone(ring))
             }
             _ => None,
         }
     }
 
     /// Remembers the ring of an upstream.
-    pub fn remember_ring(&self, id: UpstreamId, version: u64, ring: &Arc<Ring>) {
+    pub fn remember_ring(&self, id: UpstreamId, version: u64, ring: &SharedRing) {
         let mut all = self.rings.borrow_mut();
         if all.len() <= id.0 as usize {
             all.resize(id.0 as usize + 1, None);
         }
-        all[id.0 as usize] = Some((version, Arc::clone(ring)));
+        all[id.0 as usize] = Some((version, Rc::clone(ring)));
     }
 
     /// Where a service is, if that is known and still so.

@@ -88,7 +88,10 @@ impl Ring {
     /// The ring of these peers.
     pub fn new(upstream: Arc<UpstreamConfig>, peers: Vec<Peer>) -> Self {
         let balancer = match upstream.algorithm {
-            Algorithm::RoundRobin => Balancer::RoundRobin(RoundRobin::new(peers.len())),
+            Algorithm::RoundRobin => {
+                let weights: Vec<_> = peers.iter().map(|p| p.weight).collect();
+                Balancer::RoundRobin(RoundRobin::new(&weights))
+            }
             Algorithm::ConsistentHashing => {
                 let all: Vec<_> = peers.iter().map(|p| (p.addr, p.weight)).collect();
                 Balancer::HashRing(HashRing::new(upstream.slots, &all))
@@ -105,6 +108,12 @@ impl Ring {
         matches!(self.balancer, Balancer::HashRing(_))
     }
 
+    /// Whether [`Ring::pick`] looks at how many requests are in flight. Counting them costs all workers a shared line
+    /// of memory, so it is not done for nothing.
+    pub fn counts(&self) -> bool {
+        matches!(self.balancer, Balancer::LeastConnections(_) | Balancer::Latency(_))
+    }
+
     /// The next peer. Those in `tried` come last; `None` if no peer may get requests.
     pub fn pick(&self, key: u32, tried: &[SocketAddr], now: Instant) -> Option<Pick> {
         if self.watched && !self.peers.iter().all(|p| p.state.health.is_healthy()) {
@@ -118,17 +127,24 @@ impl Ring {
         let healthy = |i: usize| self.is_available(&self.peers[i]);
         let fresh = |i: usize| healthy(i) && !tried.contains(&self.peers[i].addr);
         let found = match tried.is_empty() {
-            true => self.choose(key, healthy, now),
-            false => self.choose(key, fresh, now).or_else(|| self.choose(key, healthy, now)),
+            true => self.choose(key, healthy, now, true),
+            false => self.choose(key, fresh, now, false).or_else(|| self.choose(key, healthy, now, false)),
         };
         found.map(|peer| Pick { peer, trial: false })
     }
 
-    fn choose(&self, key: u32, usable: impl Fn(usize) -> bool, now: Instant) -> Option<usize> {
+    fn choose(
+        &self,
+        key: u32,
+        usable: impl Fn(usize) -> bool,
+        now: Instant,
+        first_try: bool,
+    ) -> Option<usize> {
         let peers = &self.peers;
         let in_flight = |i: usize| peers[i].state.in_flight.load(Ordering::Relaxed);
         match &self.balancer {
-            Balancer::RoundRobin(rr) => rr.pick(usable, |i| peers[i].weight),
+            Balancer::RoundRobin(rr) if first_try => rr.pick(usable),
+            Balancer::RoundRobin(rr) => rr.pick_among(usable),
             Balancer::HashRing(ring) => ring.pick(key, usable),
             Balancer::LeastConnections(lc) => {
                 lc.pick(peers.len(), usable, |i| (in_flight(i), peers[i].weight))
