@@ -57,7 +57,7 @@ impl Rings {
         let mut addresses = Vec::with_capacity(upstream.targets.len());
         for (i, t) in upstream.targets.iter().enumerate() {
             match resolver.lookup(&t.host, t.port) {
-                Lookup::Ready(addrs) => addresses.extend(addrs.iter().map(|a| (i, *a))),
+                Lookup::Ready(addrs) => addresses.extend(preferred(&addrs).map(|a| (i, a))),
                 Lookup::Pending => pending = true,
                 Lookup::Failed => {}
             }
@@ -106,6 +106,13 @@ impl Rings {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|name, _| snapshot.upstreams.iter().any(|u| u.name == *name));
     }
+}
+
+/// As Kong: the IPv6 addresses of a name count only where it has no others. A server on one family alone would
+/// otherwise refuse half of the requests.
+fn preferred(addrs: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> {
+    let has_v4 = addrs.iter().any(SocketAddr::is_ipv4);
+    addrs.iter().copied().filter(move |a| a.is_ipv4() || !has_v4)
 }
 
 fn build(upstream: &Arc<UpstreamConfig>, addresses: &[(usize, SocketAddr)], known: &mut Peers) -> Ring {
@@ -180,6 +187,17 @@ mod tests {
         drop(ring);
         assert_eq!(healthy(&[3]), [true]);
         assert_eq!(healthy(&[2, 3]), [true, true]);
+    }
+
+    #[test]
+    fn addresses_of_one_family_are_balanced_over() {
+        let check = |all: &[&str], want: &[&str]| {
+            let parse = |t: &[&str]| t.iter().filter_map(|a| a.parse().ok()).collect::<Vec<SocketAddr>>();
+            assert_eq!(preferred(&parse(all)).collect::<Vec<_>>(), parse(want), "{all:?}");
+        };
+        check(&["127.0.0.1:1", "[::1]:1", "10.0.0.1:1"], &["127.0.0.1:1", "10.0.0.1:1"]);
+        check(&["[::1]:1", "[::2]:1"], &["[::1]:1", "[::2]:1"]);
+        check(&[], &[]);
     }
 
     #[test]
