@@ -18,6 +18,7 @@ pub mod limit;
 pub mod lint;
 pub mod message;
 pub mod model;
+pub mod panics;
 pub mod policy;
 pub mod route;
 pub mod server;

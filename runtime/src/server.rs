@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
+use crate::snapshot::reloads::Reloads;
 use crate::telemetry::Sink;
 use crate::telemetry::access_log::Log;
 use crate::telemetry::metrics::{Metrics, Slab};
@@ -26,9 +27,13 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// Worker threads, at least 1.
     pub workers: usize,
-    pub admin: Option<std::net::TcpListener>,
+    pub admin: Option<admin::Options>,
     pub overrides: Vec<Override>,
     pub log: Option<Log>,
+    /// Most client connections, whatever the config says.
+    pub connections_max: usize,
+    /// Hash of the first config.
+    pub hash: String,
 }
 
 /// A running gateway.
@@ -46,9 +51,15 @@ impl Server {
             publisher: Publisher::new(snapshot),
             resolver: Resolver::start(options.overrides),
             rings: Rings::default(),
+            reloads: Reloads::default(),
             connections: AtomicUsize::new(0),
+            connections_max: options.connections_max,
+            per_ip: Mutex::default(),
+            over_limit: AtomicU64::new(0),
+            over_ip_limit: AtomicU64::new(0),
             next_connection: AtomicU64::new(1),
         });
+        common.reloads.started(options.hash);
         resolve_ahead(&common);
         let (stop, stopped) = watch::channel(false);
         let count = options.workers.max(1);
@@ -70,14 +81,18 @@ impl Server {
             slots.push(slot);
             slabs.push(slab);
         }
-        let metrics =
-            Arc::new(Metrics { slabs, common: Arc::clone(&common), started: crate::clock::monotonic() });
+        let metrics = Arc::new(Metrics {
+            slabs,
+            common: Arc::clone(&common),
+            started: crate::clock::monotonic(),
+            log_dropped: options.log.as_ref().map(|l| Arc::clone(&l.dropped)),
+        });
         if count > 1 {
             spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
         }
         probe::spawn(Arc::clone(&common), stopped.clone())?;
-        if let Some(socket) = options.admin {
-            admin::spawn(socket, metrics, stopped)?;
+        if let Some(options) = options.admin {
+            admin::spawn(options, metrics, stopped)?;
         }
         let addrs = options.listeners.iter().map(|l| l.addr).collect();
         Ok(Self { common, stop, workers, addrs })
@@ -129,16 +144,16 @@ fn resolve_ahead(common: &Common) {
 fn spawn_acceptor(
     listeners: Vec<Listener>,
     slots: Vec<Slot>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name("gw-accept".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(async {
-            let tasks: Vec<_> =
-                listeners.into_iter().map(|l| tokio::spawn(accept(l, slots.clone()))).collect();
-            let _ = stop.wait_for(|s| *s).await;
+            let accept = |l| tokio::spawn(accept(l, slots.clone(), stop.clone()));
+            let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+            drop(slots);
             for task in tasks {
-                task.abort();
+                let _ = task.await;
             }
         });
         Ok(())

@@ -1,7 +1,11 @@
-//! The admin listener: health, readiness and metrics. Never on the same socket as traffic.
+//! The admin listener: health, readiness, metrics, and the config in force. Never on the same socket as traffic.
+
+pub mod config;
+mod status;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -11,40 +15,52 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::health_view;
+use config::Submission;
+
+/// What the admin listener is started with.
+pub struct Options {
+    pub socket: std::net::TcpListener,
+    /// Where configs go that are handed in.
+    pub submissions: mpsc::Sender<Submission>,
+}
+
+/// What every request is answered from.
+struct Admin {
+    metrics: Arc<Metrics>,
+    submissions: mpsc::Sender<Submission>,
+    stop: watch::Receiver<bool>,
+}
 
 /// Serves the admin endpoints on a thread of their own until the process ends.
 pub fn spawn(
-    socket: std::net::TcpListener,
+    options: Options,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
+    let admin = Arc::new(Admin { metrics, submissions: options.submissions, stop });
     std::thread::Builder::new().name("gw-admin".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(serve(socket, metrics, stop))
+        runtime.block_on(serve(options.socket, admin))
     })
 }
 
-async fn serve(
-    socket: std::net::TcpListener,
-    metrics: Arc<Metrics>,
-    stop: watch::Receiver<bool>,
-) -> io::Result<()> {
+async fn serve(socket: std::net::TcpListener, admin: Arc<Admin>) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     loop {
-        let Ok((stream, _)) = socket.accept().await else {
+        let Ok((stream, peer)) = socket.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
-        let (metrics, stop) = (Arc::clone(&metrics), stop.clone());
+        let admin = Arc::clone(&admin);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = answer(&request, &metrics, *stop.borrow());
-                async move { Ok::<_, Infallible>(response) }
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -55,29 +71,35 @@ async fn serve(
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, draining: bool) -> Response<Full<Bytes>> {
-    const JSON: &str = "application/json";
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, JSON, "{\"message\":\"method not allowed\"}\n".into());
-    }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, JSON, "{\"status\":\"ok\"}\n".into()),
-        "/ready" | "/readyz" | "/status/ready" if draining => {
-            text(StatusCode::SERVICE_UNAVAILABLE, JSON, "{\"message\":\"draining\"}\n".into())
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let draining = *self.stop.borrow();
+        let common = &self.metrics.common;
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/config" if *request.method() == Method::POST => {
+                config::accept(request, peer, &self.submissions).await
+            }
+            _ if !reads => message(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            "/healthz" => json(StatusCode::OK, "{\"status\":\"ok\"}\n".into()),
+            "/ready" | "/readyz" | "/status/ready" if draining => {
+                message(StatusCode::SERVICE_UNAVAILABLE, "draining")
+            }
+            "/ready" | "/readyz" | "/status/ready" => message(StatusCode::OK, "ready"),
+            "/config" => json(StatusCode::OK, status::config(common)),
+            "/status" => json(StatusCode::OK, status::process(&self.metrics, draining)),
+            "/metrics" => {
+                const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+                typed(StatusCode::OK, TEXT, self.metrics.render())
+            }
+            path => match upstream_health(path, &self.metrics) {
+                Some(found) => json(StatusCode::OK, found),
+                None => message(
+                    StatusCode::NOT_FOUND,
+                    "not found: try /healthz, /ready, /status, /config, /metrics or /upstreams/NAME/health",
+                ),
+            },
         }
-        "/ready" | "/readyz" | "/status/ready" => {
-            text(StatusCode::OK, JSON, "{\"message\":\"ready\"}\n".into())
-        }
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
-        path => match upstream_health(path, metrics) {
-            Some(found) => text(StatusCode::OK, JSON, found),
-            None => text(
-                StatusCode::NOT_FOUND,
-                JSON,
-                "{\"message\":\"not found: try /healthz, /ready, /metrics or /upstreams/NAME/health\"}\n"
-                    .into(),
-            ),
-        },
     }
 }
 
@@ -97,7 +119,16 @@ fn upstream_health(path: &str, metrics: &Metrics) -> Option<String> {
     Some(format!("{}\n", serde_json::json!({ "data": data, "next": null })))
 }
 
-fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+/// `{"message": "…"}`; the text needs no escapes.
+fn message(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    json(status, format!("{{\"message\":\"{text}\"}}\n"))
+}
+
+fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    typed(status, "application/json", body)
+}
+
+fn typed(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));

@@ -24,7 +24,7 @@ use crate::snapshot::{Consumer, Snapshot};
 pub fn build(model: &Checked<Model>, shared: &Arc<Shared>) -> (Option<Snapshot>, Diags) {
     let mut diags = Diags::new();
     let chains = chains::build(model, shared, &mut diags);
-    let services = services::build(model, &mut diags);
+    let services = services::build(model, shared, &mut diags);
     let (router, routes) = routes::build(model, shared, &chains, &mut diags);
     let credentials = credentials::build(model, &mut diags);
     let groups = credentials::acl_groups(model);

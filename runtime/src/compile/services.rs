@@ -7,12 +7,14 @@ use std::time::Duration;
 use crate::check::Checked;
 use crate::diag::{Diagnostic, Diags, codes};
 use crate::model::{Model, Service as Written};
+use crate::snapshot::shared::Shared;
 use crate::snapshot::{Certificate, Scheme, Service, UpstreamId};
-use crate::tls::{ClientSettings, ClientTls, PemPair, client_config};
+use crate::tls::lasting::ClientConfigs;
+use crate::tls::{ClientSettings, ClientTls, PemPair};
 
 /// Makes the table of services.
-pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Box<[Service]> {
-    let mut configs = HashMap::new();
+pub fn build(model: &Checked<Model>, shared: &Shared, diags: &mut Diags) -> Box<[Service]> {
+    let mut configs = Configs { lasting: shared.get(), by_key: HashMap::new() };
     let mut services = Vec::with_capacity(model.services.len());
     for (i, s) in model.services.iter().enumerate() {
         let scheme = match s.protocol.as_str() {
@@ -55,12 +57,18 @@ fn authority(host: &str, port: u16, scheme: Scheme) -> String {
 /// What decides about a TLS configuration; services alike in it share one, and so their connections.
 type TlsKey = (bool, Vec<usize>, Option<usize>, bool);
 
+/// The configurations made so far.
+struct Configs {
+    lasting: Arc<ClientConfigs>,
+    by_key: HashMap<TlsKey, Arc<rustls::ClientConfig>>,
+}
+
 fn tls_of(
     model: &Checked<Model>,
     i: usize,
     s: &Written,
     scheme: Scheme,
-    configs: &mut HashMap<TlsKey, Arc<rustls::ClientConfig>>,
+    configs: &mut Configs,
     diags: &mut Diags,
 ) -> Option<ClientTls> {
     let links = model.links();
@@ -71,7 +79,7 @@ fn tls_of(
     let certificate = links.service_certificate.get(i).copied().flatten().or_else(of_upstream);
     let h2 = scheme == Scheme::Grpcs;
     let key = (verify, cas.clone(), certificate, h2);
-    if let Some(config) = configs.get(&key) {
+    if let Some(config) = configs.by_key.get(&key) {
         return Some(ClientTls { config: Arc::clone(config), name });
     }
     let pair: Option<PemPair> = certificate.map(|c| {
@@ -80,9 +88,10 @@ fn tls_of(
     });
     let extra = model.gateway.tls.upstream_ca.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
     let ca = cas.iter().map(|c| model.ca_certificates[*c].cert.as_str()).chain(extra.as_deref()).collect();
-    match client_config(&ClientSettings { verify, ca, client_certificate: pair.as_ref(), h2 }) {
+    let settings = ClientSettings { verify, ca, client_certificate: pair.as_ref(), h2 };
+    match configs.lasting.get(&settings) {
         Ok(config) => {
-            configs.insert(key, Arc::clone(&config));
+            configs.by_key.insert(key, Arc::clone(&config));
             Some(ClientTls { config, name })
         }
         Err(e) => {

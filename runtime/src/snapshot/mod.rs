@@ -1,6 +1,7 @@
 //! The compiled config: immutable, ids into boxed slices, shared by all workers.
 
 pub mod publish;
+pub mod reloads;
 pub mod shared;
 pub mod upstream;
 

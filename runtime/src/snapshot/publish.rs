@@ -1,7 +1,7 @@
 //! Handing a new snapshot to the workers: one atomic store; each worker notices at its next request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +12,8 @@ use super::Snapshot;
 pub struct Publisher {
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
+    /// Every snapshot published and not known to be gone.
+    alive: Mutex<Vec<Weak<Snapshot>>>,
 }
 
 impl Publisher {
@@ -26,7 +28,12 @@ impl Publisher {
     pub fn publish(&self, mut snapshot: Snapshot) -> u64 {
         snapshot.generation = self.generation() + 1;
         let generation = snapshot.generation;
-        self.current.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.retain(|s| s.strong_count() > 0);
+        alive.push(Arc::downgrade(&snapshot));
+        drop(alive);
+        self.current.store(snapshot);
         self.generation.store(generation, Ordering::Release);
         generation
     }
@@ -40,5 +47,28 @@ impl Publisher {
     /// The snapshot in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// How many snapshots are in memory: the one in force, and those that requests under way hold.
+    pub fn alive(&self) -> usize {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.retain(|s| s.strong_count() > 0);
+        alive.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_snapshot_lives_as_long_as_it_is_held() {
+        let publisher = Publisher::new(Snapshot::default());
+        let held = publisher.current();
+        assert_eq!(publisher.publish(Snapshot::default()), 2);
+        assert_eq!(publisher.publish(Snapshot::default()), 3);
+        assert_eq!((held.generation, publisher.alive()), (1, 2), "the second was held by nobody");
+        drop(held);
+        assert_eq!((publisher.current().generation, publisher.alive()), (3, 1));
     }
 }

@@ -167,7 +167,7 @@ fn line(out: &mut Vec<u8>, x: &Exchange, ending: &Ending, took: Duration) {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-fn timestamp(unix_ms: u64) -> String {
+pub(crate) fn timestamp(unix_ms: u64) -> String {
     let at = jiff::Timestamp::from_millisecond(unix_ms as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -125,6 +126,8 @@ pub struct Metrics {
     pub slabs: Vec<Arc<Slab>>,
     pub common: Arc<crate::worker::context::Common>,
     pub started: std::time::Instant,
+    /// Lines that the access log had to leave out, where there is a log.
+    pub log_dropped: Option<Arc<AtomicU64>>,
 }
 
 fn escape(text: &str) -> String {
@@ -203,13 +206,57 @@ impl Metrics {
     }
 
     fn process(&self, out: &mut String) {
-        use std::sync::atomic::Ordering;
         head(out, "kong_node_info", "gauge", "the version that runs");
         let _ = writeln!(out, "kong_node_info{{node_id=\"\",version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
         head(out, "gw_connections", "gauge", "client connections open now");
         let _ = writeln!(out, "gw_connections {}", self.common.connections.load(Ordering::Relaxed));
         head(out, "gw_config_generation", "gauge", "counts published configs");
         let _ = writeln!(out, "gw_config_generation {}", self.common.publisher.generation());
+        let state = self.common.reloads.state();
+        head(out, "gw_config_reloads_total", "counter", "attempts to put another config in force");
+        for (result, n) in [("ok", state.succeeded), ("failed", state.failed)] {
+            let _ = writeln!(out, "gw_config_reloads_total{{result=\"{result}\"}} {n}");
+        }
+        let fine = u8::from(state.last_error.is_none());
+        let loaded = state.loaded_ms as f64 / 1000.0;
+        let alive = self.common.publisher.alive() as u64;
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let over = load(&self.common.over_limit);
+        let over_ip = load(&self.common.over_ip_limit);
+        simple(out, "gw_config_last_reload_success", "gauge", "whether the last attempt succeeded", fine);
+        simple(
+            out,
+            "gw_config_loaded_seconds",
+            "gauge",
+            "when the config was put in force (Unix time)",
+            loaded,
+        );
+        simple(out, "gw_live_snapshots", "gauge", "compiled configs in memory", alive);
+        head(
+            out,
+            "gw_connections_refused_total",
+            "counter",
+            "client connections closed at once, by the limit",
+        );
+        for (limit, n) in [("connections", over), ("connections_per_ip", over_ip)] {
+            let _ = writeln!(out, "gw_connections_refused_total{{limit=\"{limit}\"}} {n}");
+        }
+        simple(out, "gw_panics_total", "counter", "bugs that ended a request", crate::panics::count());
+        if let Some(n) = &self.log_dropped {
+            simple(
+                out,
+                "gw_access_log_dropped_total",
+                "counter",
+                "lines left out for want of a fast disk",
+                load(n),
+            );
+        }
+        if let Some(n) = super::process::resident_bytes() {
+            simple(out, "process_resident_memory_bytes", "gauge", "memory in use", n);
+        }
+        if let Some(n) = super::process::open_files() {
+            simple(out, "process_open_fds", "gauge", "open files and sockets", n);
+        }
         head(out, "gw_uptime_seconds", "gauge", "time since the start");
         let _ = writeln!(out, "gw_uptime_seconds {}", self.started.elapsed().as_secs());
     }
@@ -217,6 +264,12 @@ impl Metrics {
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A metric without labels.
+fn simple(out: &mut String, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    head(out, name, kind, help);
+    let _ = writeln!(out, "{name} {value}");
 }
 
 type Pick = fn(&Row) -> &Histogram;

@@ -1,5 +1,7 @@
 //! TLS towards clients and upstreams: all of rustls's configuration in one place.
 
+pub mod lasting;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::model::gateway::{ClientAuth, TlsSettings};
+use lasting::Tickets;
 
 /// A server certificate with its key, and the names it is for.
 #[derive(Debug)]
@@ -69,10 +72,11 @@ fn certified(pair: &PemPair) -> io::Result<Arc<CertifiedKey>> {
     Ok(Arc::new(key))
 }
 
-/// The configuration of the TLS listeners.
+/// The configuration of the TLS listeners, whose sessions can be resumed with `tickets`.
 pub fn server_config(
     certs: &ServerCertificates<'_>,
     settings: &TlsSettings,
+    tickets: &Tickets,
 ) -> io::Result<Arc<ServerConfig>> {
     let mut served = Vec::new();
     for (names, pairs) in &certs.named {
@@ -97,6 +101,7 @@ pub fn server_config(
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|e| invalid("TLS versions", e))?;
+    let mut rules = format!("{:?}", settings.client_auth).into_bytes();
     let builder = match settings.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
         auth => {
@@ -106,7 +111,8 @@ pub fn server_config(
                     "client certificates are asked for, but there is no `client_ca`",
                 )
             })?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(path)?), provider());
+            let roots = Arc::new(roots_of(path, &mut rules)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
             let verifier = match auth {
                 ClientAuth::Optional => verifier.allow_unauthenticated(),
                 _ => verifier,
@@ -118,12 +124,14 @@ pub fn server_config(
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     config.send_tls13_tickets = 2;
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|e| invalid("session tickets", e))?;
+    config.ticketer = tickets.get(&rules).map_err(|e| invalid("session tickets", e))?;
     Ok(Arc::new(config))
 }
 
-fn roots_of(path: &Path) -> io::Result<RootCertStore> {
+/// The authorities of a file, whose text is added to `read`.
+fn roots_of(path: &Path, read: &mut Vec<u8>) -> io::Result<RootCertStore> {
     let pem = std::fs::read_to_string(path).map_err(|e| invalid(&path.display().to_string(), e))?;
+    read.extend_from_slice(pem.as_bytes());
     let mut roots = RootCertStore::empty();
     for cert in certificates(&pem)? {
         roots.add(cert).map_err(|e| invalid(&path.display().to_string(), e))?;
@@ -170,16 +178,26 @@ pub struct ClientSettings<'a> {
     pub h2: bool,
 }
 
+/// The system's authorities, where upstreams are verified by them.
+fn system_roots(settings: &ClientSettings<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    (settings.verify && settings.ca.is_empty()).then(|| rustls_native_certs::load_native_certs().certs)
+}
+
 /// The configuration for connections to an upstream.
 pub fn client_config(settings: &ClientSettings<'_>) -> io::Result<Arc<ClientConfig>> {
+    client_config_with(settings, system_roots(settings))
+}
+
+fn client_config_with(
+    settings: &ClientSettings<'_>,
+    system_roots: Option<Vec<CertificateDer<'static>>>,
+) -> io::Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| invalid("TLS versions", e))?;
     let builder = if settings.verify {
         let mut roots = RootCertStore::empty();
-        if settings.ca.is_empty() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        roots.add_parsable_certificates(system_roots.unwrap_or_default());
         for pem in &settings.ca {
             for cert in certificates(pem)? {
                 roots.add(cert).map_err(|e| invalid("a CA certificate", e))?;

@@ -17,14 +17,33 @@ use crate::worker::io::Io;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub addr: SocketAddr,
-    /// For TLS: the server name and the identity of the settings.
-    pub tls: Option<(Arc<str>, usize)>,
+    /// For TLS: the server name and the settings.
+    pub tls: Option<(Arc<str>, Settings)>,
+}
+
+/// TLS settings, the same only if they are one and the same object. Held, so that no other settings can come to lie at
+/// their address while connections made by them are idle.
+#[derive(Clone, Debug)]
+pub struct Settings(Arc<rustls::ClientConfig>);
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Settings {}
+
+impl std::hash::Hash for Settings {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 impl Key {
     /// The key of a connection to `addr`.
     pub fn new(addr: SocketAddr, tls: Option<&ClientTls>) -> Self {
-        Self { addr, tls: tls.map(|t| (Arc::clone(&t.name), Arc::as_ptr(&t.config) as usize)) }
+        Self { addr, tls: tls.map(|t| (Arc::clone(&t.name), Settings(Arc::clone(&t.config)))) }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::AHashMap;
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use crate::clock::Now;
 use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::snapshot::publish::Publisher;
+use crate::snapshot::reloads::Reloads;
 use crate::snapshot::{ServiceId, UpstreamId};
 use crate::telemetry::Sink;
 use crate::upstream::balance::Ring;
@@ -28,8 +29,16 @@ pub struct Common {
     pub resolver: Arc<Resolver>,
     /// The upstreams' targets and their health.
     pub rings: Rings,
+    pub reloads: Reloads,
     /// Client connections open now, over all workers.
     pub connections: AtomicUsize,
+    /// Most of them, whatever the config says: file descriptors must be left for upstreams and logs.
+    pub connections_max: usize,
+    /// Client connections by address, kept only where the config bounds them.
+    pub per_ip: Mutex<AHashMap<IpAddr, usize>>,
+    /// Connections closed at once because there were too many, of all and of one address.
+    pub over_limit: AtomicU64,
+    pub over_ip_limit: AtomicU64,
     /// The number that the next client connection gets.
     pub next_connection: AtomicU64,
 }
@@ -52,11 +61,8 @@ pub struct Worker {
     /// Finish what is in flight, take nothing new.
     pub draining: Cell<bool>,
     pub drain: Notify,
-    /// Client connections of this worker.
-    pub open: Cell<usize>,
-    /// Told whenever `open` falls to zero.
+    /// Told when the last connection has ended.
     pub idle: Notify,
-    pub per_ip: RefCell<AHashMap<IpAddr, usize>>,
     /// Where services are, by id, with the resolver's version that said so.
     resolved: RefCell<Vec<Option<Resolved>>>,
     /// The rings of upstreams, the same way.
@@ -81,9 +87,7 @@ impl Worker {
             sink,
             draining: Cell::new(false),
             drain: Notify::new(),
-            open: Cell::new(0),
             idle: Notify::new(),
-            per_ip: RefCell::default(),
             resolved: RefCell::default(),
             rings: RefCell::default(),
             retry_budget: RetryBudget::new(crate::clock::monotonic()),
@@ -225,39 +229,47 @@ impl Worker {
     pub fn admit(self: &Rc<Self>, ip: IpAddr) -> Option<Admitted> {
         let snapshot = self.snapshot();
         let limits = &snapshot.gateway.limits;
-        let all = self.common.connections.fetch_add(1, Ordering::Relaxed);
-        let mut per_ip = self.per_ip.borrow_mut();
-        let here = per_ip.entry(ip).or_insert(0);
-        *here += 1;
-        self.open.set(self.open.get() + 1);
-        let over_ip = limits.connections_per_ip > 0 && *here > limits.connections_per_ip;
-        drop(per_ip);
-        let admitted = Admitted { worker: Rc::clone(self), ip };
-        (all < limits.connections && !over_ip).then_some(admitted)
+        let common = &self.common;
+        let all = common.connections.fetch_add(1, Ordering::Relaxed);
+        let mut admitted = Admitted { worker: Rc::clone(self), ip: None };
+        if all >= limits.connections.min(common.connections_max) {
+            common.over_limit.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if limits.connections_per_ip > 0 {
+            let ip = ip.to_canonical();
+            let mut per_ip = common.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = per_ip.entry(ip).or_insert(0);
+            if *here >= limits.connections_per_ip {
+                common.over_ip_limit.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            *here += 1;
+            admitted.ip = Some(ip);
+        }
+        Some(admitted)
     }
 }
 
 /// A counted connection; dropping it counts it out.
 pub struct Admitted {
     worker: Rc<Worker>,
-    ip: IpAddr,
+    /// Where connections of one address are counted, too.
+    ip: Option<IpAddr>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         let w = &self.worker;
         w.common.connections.fetch_sub(1, Ordering::Relaxed);
-        w.open.set(w.open.get() - 1);
-        if let Some(n) = w.per_ip.borrow_mut().get_mut(&self.ip) {
-            *n -= 1;
-        }
-        let mut per_ip = w.per_ip.borrow_mut();
-        if per_ip.get(&self.ip) == Some(&0) {
-            per_ip.remove(&self.ip);
-        }
-        drop(per_ip);
-        if w.open.get() == 0 {
-            w.idle.notify_waiters();
+        if let Some(ip) = self.ip {
+            let mut per_ip = w.common.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(n) = per_ip.get_mut(&ip) {
+                *n -= 1;
+                if *n == 0 {
+                    per_ip.remove(&ip);
+                }
+            }
         }
     }
 }

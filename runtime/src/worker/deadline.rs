@@ -30,10 +30,23 @@ pub struct Deadlines {
 struct Entry {
     at: Cell<u64>,
     over: Cell<bool>,
-    /// The task waits for something that may never come; draining ends the wait.
-    idle: Cell<bool>,
+    idle: Cell<Idle>,
     waker: RefCell<Option<Waker>>,
 }
+
+/// What a task waits for, as far as draining is concerned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    /// Something that is under way.
+    No,
+    /// A request that may never come: draining ends the wait.
+    Yes,
+    /// The first request of a new connection, which is likely on its way: draining gives it a moment.
+    Fresh,
+}
+
+/// How long a connection that was just opened may still send its first request once draining has begun.
+pub const FRESH: Duration = Duration::from_secs(1);
 
 /// One deadline, belonging to one task.
 pub struct Watch {
@@ -57,7 +70,7 @@ impl Deadlines {
         let entry = Rc::new(Entry {
             at: Cell::new(NEVER),
             over: Cell::new(false),
-            idle: Cell::new(false),
+            idle: Cell::new(Idle::No),
             waker: RefCell::new(None),
         });
         self.entries.borrow_mut().push(Rc::downgrade(&entry));
@@ -95,16 +108,22 @@ impl Deadlines {
         Some(Duration::from_millis(sleep))
     }
 
-    /// Ends every idle wait.
+    /// Ends every idle wait, those for a first request soon.
     pub fn end_idle(&self) {
+        let soon = self.now() + FRESH.as_millis() as u64;
         for entry in self.entries.borrow().iter().filter_map(Weak::upgrade) {
-            if entry.idle.get() {
-                entry.over.set(true);
-                if let Some(waker) = entry.waker.borrow_mut().take() {
-                    waker.wake();
+            match entry.idle.get() {
+                Idle::No => {}
+                Idle::Fresh => entry.at.set(entry.at.get().min(soon)),
+                Idle::Yes => {
+                    entry.over.set(true);
+                    if let Some(waker) = entry.waker.borrow_mut().take() {
+                        waker.wake();
+                    }
                 }
             }
         }
+        self.sooner.notify_one();
     }
 
     /// Runs for the worker's life.
@@ -129,7 +148,7 @@ impl Watch {
         let at = now.duration_since(self.all.start).saturating_add(after).as_millis() as u64;
         self.entry.at.set(at);
         self.entry.over.set(false);
-        self.entry.idle.set(false);
+        self.entry.idle.set(Idle::No);
         if at < self.all.next_look.get() {
             self.all.next_look.set(at);
             self.all.sooner.notify_one();
@@ -144,7 +163,18 @@ impl Watch {
     /// Sets the deadline for an idle wait, which draining ends at once.
     pub fn arm_idle_from(&self, now: Instant, after: Duration) {
         self.arm_from(now, after);
-        self.entry.idle.set(true);
+        self.entry.idle.set(Idle::Yes);
+    }
+
+    /// Sets the deadline for a connection's first request, which draining shortens.
+    pub fn arm_fresh(&self, after: Duration) {
+        self.arm(after);
+        self.entry.idle.set(Idle::Fresh);
+    }
+
+    /// Whether the time is over.
+    pub fn is_over(&self) -> bool {
+        self.entry.over.get()
     }
 
     /// No deadline.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::Worker;
-use super::deadline::Watch;
+use super::deadline::{FRESH, Watch};
 use super::forward::{Failure, Forward};
 use super::io::Io;
 use super::pipeline::{self, Decision};
@@ -26,6 +26,9 @@ use crate::policy::Reply;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// A body that nobody reads is read away up to this size, so that the connection can go on.
 const DISCARD_MAX: u64 = 64 * 1024;
+
+/// A head that has not come in time.
+const SLOW_HEAD: Reject = Reject { status: 408, reason: "the request's head did not come in time" };
 
 /// What is left when the loop ends.
 pub enum End {
@@ -89,10 +92,8 @@ impl Conn {
     async fn wait(&mut self) -> Wait {
         let first = self.client.connection_requests == 0;
         if self.buffer.is_empty() {
-            let timeouts = &self.worker.snapshot().gateway.timeouts;
-            let patience = if first { timeouts.header } else { timeouts.keep_alive };
-            self.watch.arm_idle_from(self.last.unwrap_or_else(clock::monotonic), patience);
-            let draining = self.worker.draining.get();
+            self.arm_wait(first);
+            let draining = self.worker.draining.get() && !first;
             let read = std::future::poll_fn(|cx| {
                 let read = self.io.poll_read_into(cx, self.buffer.spare());
                 if read.is_pending() {
@@ -118,6 +119,21 @@ impl Conn {
             }
         }
         Wait::Request
+    }
+
+    /// Sets the deadline for the wait. The snapshot is let go of again: an idle connection must not keep an old config
+    /// in memory.
+    fn arm_wait(&self, first: bool) {
+        let snapshot = self.worker.snapshot();
+        let timeouts = &snapshot.gateway.timeouts;
+        match (first, self.worker.draining.get()) {
+            (true, true) => self.watch.arm(timeouts.header.min(FRESH)),
+            (true, false) => self.watch.arm_fresh(timeouts.header),
+            (false, _) => {
+                let now = self.last.unwrap_or_else(clock::monotonic);
+                self.watch.arm_idle_from(now, timeouts.keep_alive);
+            }
+        }
     }
 
     /// Reads on while what came could become the HTTP/2 preface.
@@ -175,7 +191,9 @@ impl Conn {
                 return Ok(Some(meta));
             }
             if !self.read().await {
-                return Ok(None);
+                // A client that sends its head too slowly is told; one that has gone cannot be.
+                let slow = self.watch.is_over() && !self.buffer.is_empty();
+                return if slow { Err(SLOW_HEAD) } else { Ok(None) };
             }
         }
     }
@@ -233,7 +251,7 @@ impl Conn {
                 // A client that waits for `100 Continue` may or may not send its body now.
                 let unsure = body.to_continue > 0 && !body.decoder.done();
                 let decoder = body.decoder;
-                let close = !keep_alive || unsure || reply.close;
+                let close = !keep_alive || unsure || reply.close || worker.draining.get();
                 let after = self.discard(decoder, close, meta).await;
                 self.reply(worker, x, reply, after != Next::KeepAlive).await;
                 after
@@ -329,6 +347,7 @@ fn refusal(x: &Exchange, reject: Reject) -> Reply {
     let message = match reject.status {
         400 => "Bad request",
         405 => "Method not allowed",
+        408 => "Request timeout",
         413 => "Request entity too large",
         414 => "URI too long",
         417 => "Expectation failed",
@@ -372,7 +391,7 @@ async fn relay(
         (None, f) => f,
     };
     // A request body that is still coming makes the connection useless for a next request.
-    let keep_alive = keep_alive && framing != Framing::UntilClose;
+    let keep_alive = keep_alive && framing != Framing::UntilClose && !worker.draining.get();
     let stated = match framing {
         Framing::None => stated_length(x),
         _ => None,

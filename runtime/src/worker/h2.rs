@@ -71,7 +71,13 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
     };
     let connection = builder.serve_connection(TokioIo::new(Guarded::new(io, before)), service);
     tokio::pin!(connection);
-    let drained = worker.drain.notified();
+    let drained = async {
+        match worker.draining.get() {
+            // It began while the worker drains: its first request is likely on its way.
+            true => tokio::time::sleep(super::deadline::FRESH).await,
+            false => worker.drain.notified().await,
+        }
+    };
     tokio::select! {
         _ = connection.as_mut() => return,
         () = drained => {}

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 /// A bound socket and what is spoken on it.
 #[derive(Clone)]
@@ -49,37 +49,50 @@ pub struct Slot {
     pub load: Arc<AtomicUsize>,
 }
 
-/// Accepts for ever and hands each connection to the least loaded worker. An even spread is worth one hop per
+/// Accepts until the end and hands each connection to the least loaded worker. An even spread is worth one hop per
 /// connection: the kernel's own spreading leaves some workers with several times the connections of others.
-pub async fn accept(listener: Listener, slots: Vec<Slot>) -> io::Result<()> {
+pub async fn accept(listener: Listener, slots: Vec<Slot>, mut stop: watch::Receiver<bool>) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(listener.socket.try_clone()?)?;
     let mut next = 0;
     loop {
-        let (stream, peer) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(e) => {
-                pause_after(&e).await;
-                continue;
-            }
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stop.wait_for(|s| *s) => break,
         };
-        let Ok(accepted) = prepare(stream, peer, &listener) else { continue };
-        next += 1;
-        let least = (0..slots.len()).min_by_key(|i| {
-            let i = (i + next) % slots.len();
-            slots[i].load.load(Ordering::Relaxed)
-        });
-        let Some(slot) = least.map(|i| &slots[(i + next) % slots.len()]) else { return Ok(()) };
-        slot.load.fetch_add(1, Ordering::Relaxed);
-        if slot.send.send(accepted).is_err() {
-            return Ok(());
+        match accepted {
+            Ok((stream, peer)) => {
+                next += 1;
+                if let Ok(stream) = stream.into_std() {
+                    hand_on(stream, peer, &listener, &slots, next);
+                }
+            }
+            Err(e) => pause_after(&e).await,
         }
     }
+    // Clients that the kernel has let in already would be cut off when the socket is closed.
+    while let Ok((stream, peer)) = listener.socket.accept() {
+        next += 1;
+        if stream.set_nonblocking(true).is_ok() {
+            hand_on(stream, peer, &listener, &slots, next);
+        }
+    }
+    Ok(())
 }
 
-fn prepare(stream: TcpStream, peer: SocketAddr, listener: &Listener) -> io::Result<Accepted> {
-    stream.set_nodelay(true)?;
+/// Gives a connection to the least loaded worker; among equals to the one whose turn it is.
+fn hand_on(stream: std::net::TcpStream, peer: SocketAddr, listener: &Listener, slots: &[Slot], turn: usize) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
     let local = stream.local_addr().unwrap_or(listener.addr);
-    Ok(Accepted { stream: stream.into_std()?, peer, local, tls: listener.tls })
+    let in_turn = (0..slots.len()).map(|i| &slots[(i + turn) % slots.len()]);
+    // A worker that has ended takes nothing; the others still do.
+    let alive = in_turn.filter(|s| !s.send.is_closed());
+    let Some(slot) = alive.min_by_key(|s| s.load.load(Ordering::Relaxed)) else { return };
+    slot.load.fetch_add(1, Ordering::Relaxed);
+    if slot.send.send(Accepted { stream, peer, local, tls: listener.tls }).is_err() {
+        slot.load.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Out of descriptors, accepting again at once would only spin.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -40,52 +40,73 @@ pub fn run(start: Start) -> std::io::Result<()> {
 async fn serve(start: Start) {
     let Start { common, sink, mut incoming, slot, own, mut stop } = start;
     let worker = Worker::new(common, sink);
-    tokio::task::spawn_local(Rc::clone(&worker.deadlines).run());
-    tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
-    let accepting: Vec<_> =
-        own.into_iter().map(|l| tokio::task::spawn_local(accept(l, vec![slot.clone()]))).collect();
+    let duty = Rc::clone(&worker);
+    keep_running(move || Rc::clone(&duty.deadlines).run());
+    let duty = Rc::clone(&worker);
+    keep_running(move || housekeeping(Rc::clone(&duty)));
+    for listener in own {
+        let (slots, stop) = (vec![slot.clone()], stop.clone());
+        tokio::task::spawn_local(accept(listener, slots, stop));
+    }
+    // The channel ends with its last sender, the acceptor's.
+    let Slot { load, .. } = slot;
     loop {
         tokio::select! {
             accepted = incoming.recv() => match accepted {
-                Some(accepted) => {
-                    let (worker, slot) = (Rc::clone(&worker), slot.clone());
-                    tokio::task::spawn_local(async move {
-                        let _counted = Counted(slot);
-                        connection(worker, accepted).await;
-                    });
-                }
+                Some(accepted) => begin(&worker, &load, accepted),
                 None => break,
             },
             _ = stop.wait_for(|s| *s) => break,
         }
     }
-    for task in accepting {
-        task.abort();
-    }
-    drain(&worker, incoming).await;
+    drain(&worker, &load, incoming).await;
+}
+
+/// Runs a duty for the worker's life. One that panics begins again: without deadlines a worker would fill up with
+/// clients that never speak.
+fn keep_running<F: Future<Output = ()> + 'static>(duty: impl Fn() -> F + 'static) {
+    tokio::task::spawn_local(async move {
+        while tokio::task::spawn_local(duty()).await.is_err_and(|e| e.is_panic()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+}
+
+/// Serves a connection in a task of its own, which is all that a panic in it ends.
+fn begin(worker: &Rc<Worker>, load: &Arc<AtomicUsize>, accepted: Accepted) {
+    let counted = Counted { worker: Rc::clone(worker), load: Arc::clone(load) };
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let _counted = counted;
+        connection(worker, accepted).await;
+    });
 }
 
 /// Counts a connection out of its worker's load.
-struct Counted(Slot);
+struct Counted {
+    worker: Rc<Worker>,
+    load: Arc<AtomicUsize>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.load.fetch_sub(1, Ordering::Relaxed);
+        if self.load.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.worker.idle.notify_waiters();
+        }
     }
 }
 
 /// Serves what was accepted before the end, tells every connection, and waits for them.
-async fn drain(worker: &Rc<Worker>, mut incoming: UnboundedReceiver<Accepted>) {
+async fn drain(worker: &Rc<Worker>, load: &Arc<AtomicUsize>, mut incoming: UnboundedReceiver<Accepted>) {
     worker.draining.set(true);
-    while let Ok(accepted) = incoming.try_recv() {
-        tokio::task::spawn_local(connection(Rc::clone(worker), accepted));
-    }
-    tokio::task::yield_now().await;
     worker.deadlines.end_idle();
     worker.drain.notify_waiters();
     let patience = worker.snapshot().gateway.drain;
     let idle = async {
-        while worker.open.get() > 0 {
+        while let Some(accepted) = incoming.recv().await {
+            begin(worker, load, accepted);
+        }
+        while load.load(Ordering::Relaxed) > 0 {
             worker.idle.notified().await;
         }
     };
@@ -145,5 +166,41 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
 async fn finish(end: End, worker: Rc<Worker>, client: Client) {
     if let End::H2(io, before) = end {
         Box::pin(h2::serve(worker, io, before, client)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_its_task_only_and_a_duty_begins_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        let before = crate::panics::count();
+        crate::panics::install();
+        let (served, begun) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (more, again) = (Rc::clone(&served), Rc::clone(&begun));
+        local.block_on(&runtime, async move {
+            for n in 0..4 {
+                let served = Rc::clone(&more);
+                tokio::task::spawn_local(async move {
+                    assert_ne!(n, 1, "a request's secret");
+                    tokio::task::yield_now().await;
+                    served.set(served.get() + 1);
+                });
+            }
+            keep_running(move || {
+                let n = again.get() + 1;
+                again.set(n);
+                async move { assert_ne!(n, 1, "the first time fails") }
+            });
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        });
+        drop(std::panic::take_hook());
+        assert_eq!((served.get(), begun.get()), (3, 2));
+        assert!(crate::panics::count() >= before + 2);
     }
 }

@@ -1,13 +1,15 @@
 //! From files to a snapshot, with everything that the flags add. The same road at start and at every reload.
 
+use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aws_lc_rs::digest;
 use gw_runtime::diag::{Diags, Severity, has_errors};
 use gw_runtime::env::Env;
-use gw_runtime::front::{self, LoadOptions};
+use gw_runtime::front::{self, Input, LoadOptions};
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::source::Sources;
@@ -32,8 +34,22 @@ pub struct Loader {
     flavor: Option<Flavor>,
     /// Stand-ins, with `--dev`.
     pub dev: Option<Dev>,
-    /// Whether any listener speaks TLS.
-    tls: bool,
+    /// Whether any listener speaks TLS; once there is one, it stays.
+    tls: Cell<bool>,
+    /// Files that the config in force names, beside those of the arguments.
+    named: RefCell<Vec<PathBuf>>,
+    /// What standard input said: it can be read only once.
+    stdin: RefCell<Option<Input>>,
+}
+
+/// What a load has come to. Findings went to standard error.
+pub struct Loaded {
+    /// `None` if there are errors.
+    pub snapshot: Option<Snapshot>,
+    /// Of the config's text, in hex digits.
+    pub hash: String,
+    /// The findings, in the shape of `gw validate --format json`.
+    pub report: serde_json::Value,
 }
 
 impl Loader {
@@ -47,19 +63,45 @@ impl Loader {
             certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
             flavor: args.router_flavor,
             dev: args.dev.then(|| Dev::start(args)).transpose()?,
-            tls: !args.listen_tls.is_empty(),
+            tls: Cell::new(!args.listen_tls.is_empty()),
+            named: RefCell::default(),
+            stdin: RefCell::default(),
         })
     }
 
-    /// Loads the config. Findings go to standard error; `None` if there are errors.
-    pub fn load(&self) -> anyhow::Result<Option<Snapshot>> {
-        let started = Instant::now();
-        let mut inputs = Vec::with_capacity(self.files.len());
-        for path in &self.files {
-            inputs.push(read(path)?);
+    /// Loads the config from its files.
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        self.load_inputs(&self.files.iter().map(|f| self.read(f)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Loads a config that was handed in, in place of the files.
+    pub fn load_text(&self, text: String) -> anyhow::Result<Loaded> {
+        self.load_inputs(&[Input::text("POST /config", text)])
+    }
+
+    fn read(&self, path: &Path) -> Result<Input, WithCode> {
+        if path.as_os_str() != "-" {
+            return read(path);
         }
+        let mut stdin = self.stdin.borrow_mut();
+        match &*stdin {
+            Some(input) => Ok(input.clone()),
+            None => Ok(stdin.insert(read(path)?).clone()),
+        }
+    }
+
+    /// The hash of a config of these texts.
+    pub fn hash_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+        let mut context = digest::Context::new(&digest::SHA256);
+        texts.into_iter().for_each(|t| context.update(t.as_bytes()));
+        context.finish().as_ref().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn load_inputs(&self, inputs: &[Input]) -> anyhow::Result<Loaded> {
+        let started = Instant::now();
+        let hash = Self::hash_of(inputs.iter().map(|i| i.text.as_str()));
         let mut sources = Sources::default();
-        let (mut model, mut diags) = front::load(&mut sources, &inputs, &Env::system(), &self.options);
+        let (mut model, mut diags) = front::load(&mut sources, inputs, &Env::system(), &self.options);
         if let Some(flavor) = self.flavor {
             model.gateway.router_flavor = flavor.into();
         }
@@ -83,8 +125,9 @@ impl Loader {
             diags.append(&mut advice);
         }
         render::sort(&mut diags);
-        self.report(&sources, &diags, &secrets, started)?;
-        snapshot.map(|s| self.finish(s)).transpose()
+        let report = self.report(inputs, &sources, &diags, &secrets, started)?;
+        let snapshot = snapshot.map(|s| self.finish(s)).transpose()?;
+        Ok(Loaded { snapshot, hash, report })
     }
 
     /// Where connections go instead of to where names say.
@@ -103,17 +146,21 @@ impl Loader {
                 gateway.real_ip_recursive = true;
             }
         }
-        if !self.tls && !snapshot.gateway.listeners.iter().any(|l| l.tls) && self.dev.is_none() {
+        let tls = self.tls.get() || self.dev.is_some() || snapshot.gateway.listeners.iter().any(|l| l.tls);
+        self.tls.set(tls);
+        let settings = &snapshot.gateway.tls;
+        let files = [&settings.cert, &settings.key, &settings.client_ca, &settings.upstream_ca];
+        *self.named.borrow_mut() = files.into_iter().flatten().cloned().collect();
+        if !tls {
             return Ok(snapshot);
         }
-        let settings = &snapshot.gateway.tls;
         let from_config = settings.cert.clone().zip(settings.key.clone());
         let default = match self.certificate.clone().or(from_config) {
             Some((cert, key)) => Some((read_pem(&cert)?, read_pem(&key)?)),
             None => self.dev.as_ref().and_then(Dev::certificate),
         };
         let named = snapshot.certificates.iter().map(|c| (c.snis.as_slice(), c.pairs.as_slice())).collect();
-        let config = server_config(&ServerCertificates { default, named }, settings).map_err(|e| {
+        let config = server_config(&ServerCertificates { default, named }, settings, &self.shared.get()).map_err(|e| {
             let help = "give --tls-cert and --tls-key, add `certificates` to the config, or make one with `gw certs`";
             WithCode(Code::Environment, format!("TLS cannot be served: {e}; {help}"))
         })?;
@@ -123,23 +170,16 @@ impl Loader {
 
     fn report(
         &self,
+        inputs: &[Input],
         sources: &Sources,
         diags: &Diags,
         secrets: &Secrets,
         started: Instant,
-    ) -> anyhow::Result<()> {
-        if diags.is_empty() {
-            return Ok(());
-        }
+    ) -> anyhow::Result<serde_json::Value> {
         let errors = diags.iter().any(|d| d.severity == Severity::Error);
-        let files: Vec<FileOutcome> = self
-            .files
+        let files: Vec<FileOutcome> = inputs
             .iter()
-            .map(|f| FileOutcome {
-                name: f.display().to_string(),
-                contents: String::new(),
-                findings: diags.len(),
-            })
+            .map(|i| FileOutcome { name: i.name.clone(), contents: String::new(), findings: diags.len() })
             .collect();
         let report = Report {
             sources,
@@ -151,16 +191,21 @@ impl Loader {
         };
         // Warnings are short here: `gw validate` is the place to read them in full.
         let format = if errors { Format::Full } else { Format::Concise };
-        eprint!("{}", render::render(format, &report));
-        Ok(())
+        if !diags.is_empty() {
+            eprint!("{}", render::render(format, &report));
+        }
+        Ok(serde_json::from_str(&render::render(Format::Json, &report))?)
     }
 
-    /// Changes whenever a file does.
+    /// Changes whenever a file does. Looks at times and sizes only, so that it can be asked often; links are followed.
     pub fn fingerprint(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
         let mut hasher = DefaultHasher::new();
+        let named = self.named.borrow();
         let certs = self.certificate.iter().flat_map(|(c, k)| [c, k]);
-        for path in self.files.iter().chain(certs) {
-            std::fs::read(path).ok().hash(&mut hasher);
+        for path in self.files.iter().chain(certs).chain(&*named) {
+            let seen = std::fs::metadata(path).ok();
+            seen.map(|m| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec())).hash(&mut hasher);
         }
         hasher.finish()
     }

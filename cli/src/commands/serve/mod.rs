@@ -1,5 +1,6 @@
 //! `gw serve`: run a config as a gateway.
 
+mod control;
 mod dev;
 mod load;
 mod settings;
@@ -8,17 +9,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gw_runtime::admin::{self, config::Submission};
 use gw_runtime::model::gateway::RouterFlavor;
 use gw_runtime::server::{Options, Server};
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::upstream::dns::Override;
 use ipnet::IpNet;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::exit::{Code, WithCode};
 use crate::output::print;
 use crate::render;
-use load::Loader;
+use control::{Control, Signals};
+use load::{Loaded, Loader};
 
 /// Arguments of `gw serve`.
 #[derive(clap::Args, Debug)]
@@ -27,8 +30,9 @@ Examples:
   gw serve kong.yaml --listen 0.0.0.0:8000 --listen-tls 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
   gw serve --dev kong.yaml      the same config on a laptop, and what to try with it
 
-Signals: SIGTERM and SIGINT finish what is in flight and exit 0; SIGHUP reads the config again, and a bad one changes
-nothing. Exit codes: 0 after draining, 1 for a config with errors, 2 for wrong usage, 3 where a port or file is refused.")]
+Signals: SIGTERM and SIGINT finish what is in flight and exit 0, a second one ends at once; SIGHUP reads the config and
+the certificates again, and bad ones change nothing.
+Exit codes: 0 after draining, 1 for a config with errors, 2 for wrong usage, 3 where a port or file is refused.")]
 pub struct Args {
     /// The config; `-` is standard input
     #[arg(value_name = "FILE", required = true)]
@@ -45,7 +49,7 @@ pub struct Args {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Serve health, readiness and metrics here
+    /// Serve health, readiness, metrics and the config's status here; a config is taken there from this machine only
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
     /// Send connections for HOST:PORT to another address (repeatable; HOST and PORT may be `*`)
@@ -97,27 +101,33 @@ impl From<Flavor> for RouterFlavor {
 /// Runs it.
 pub fn run(args: Args) -> anyhow::Result<Code> {
     let loader = Loader::new(&args)?;
-    let Some(snapshot) = loader.load()? else { return Ok(Code::Findings) };
+    let Loaded { snapshot: Some(snapshot), hash, .. } = loader.load()? else { return Ok(Code::Findings) };
     let gateway = snapshot.gateway.clone();
     let (listeners, notes) = match &loader.dev {
         Some(_) => dev::bind(&args, &gateway)?,
         None => (settings::listeners(&args, &gateway)?, Vec::new()),
     };
+    let (submit, submissions) = mpsc::channel(1);
+    let admin =
+        settings::admin(&args, &gateway)?.map(|socket| admin::Options { socket, submissions: submit });
     let options = Options {
         listeners,
         workers: settings::workers(&args, &gateway),
-        admin: settings::admin(&args, &gateway)?,
+        admin,
         overrides: loader.overrides(&args),
         log: settings::log(&args, &gateway)?,
+        connections_max: settings::connections_max(),
+        hash,
     };
-    settings::raise_file_limit();
-    serve(snapshot, options, &loader, &args, &notes)
+    gw_runtime::panics::install();
+    serve(snapshot, options, submissions, &loader, &args, &notes)
 }
 
 /// Serves until a signal ends it.
 fn serve(
     snapshot: gw_runtime::snapshot::Snapshot,
     options: Options,
+    submissions: mpsc::Receiver<Submission>,
     loader: &Loader,
     args: &Args,
     notes: &[String],
@@ -126,10 +136,11 @@ fn serve(
     let tls: Vec<bool> = options.listeners.iter().map(|l| l.tls).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody can see that the gateway is there: a signal without a handler ends the process.
-    let signals = {
+    let mut signals = {
         let _inside = runtime.enter();
-        Signals::listen()?
+        Signals::catch()?
     };
+    let begun = snapshot.gateway.clone();
     let server = Server::start(snapshot, options)
         .map_err(|e| WithCode(Code::Environment, format!("cannot start: {e}")))?;
     let listening: Vec<(SocketAddr, bool)> = server.addrs.iter().copied().zip(tls).collect();
@@ -141,67 +152,22 @@ fn serve(
             }
         }
     }
-    runtime.block_on(signals.obey(&server, loader, args));
-    eprintln!("draining");
-    server.drain();
+    let control = Control { server: &server, loader, args, begun };
+    runtime.block_on(control.run(&mut signals, submissions));
+    eprintln!("draining; a second signal ends at once");
+    let (done, drained) = oneshot::channel();
+    std::thread::spawn(move || {
+        server.drain();
+        let _ = done.send(());
+    });
+    let complete = runtime.block_on(async {
+        tokio::select! {
+            _ = drained => true,
+            () = signals.end() => false,
+        }
+    });
     if let Some(log) = log {
-        log.close(Duration::from_secs(2));
+        log.close(if complete { Duration::from_secs(2) } else { Duration::from_millis(100) });
     }
     Ok(Code::Ok)
-}
-
-/// What the process is told from outside.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    /// From now on signals are heard.
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the end, reloading whenever that is asked for.
-    async fn obey(mut self, server: &Server, loader: &Loader, args: &Args) {
-        let mut poll = tokio::time::interval(Duration::from_secs(1));
-        let mut seen = loader.fingerprint();
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                _ = self.hup.recv() => {
-                    seen = loader.fingerprint();
-                    reload(server, loader, args);
-                }
-                _ = poll.tick(), if args.watch => {
-                    let now = loader.fingerprint();
-                    if now != seen {
-                        seen = now;
-                        reload(server, loader, args);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// All or nothing: a config with errors leaves the running one in force.
-fn reload(server: &Server, loader: &Loader, args: &Args) {
-    match loader.load() {
-        Ok(Some(snapshot)) => {
-            server.common.resolver.redirect(loader.overrides(args));
-            eprintln!("reloaded: config {} is in force", server.publish(snapshot));
-            if let Some(changes) = loader.dev.as_ref().and_then(|d| d.changes(render::colour())) {
-                eprint!("{changes}");
-            }
-        }
-        Ok(None) => eprintln!("not reloaded: the config has errors, the running one stays in force"),
-        Err(e) => eprintln!("not reloaded: {e:#}; the running config stays in force"),
-    }
 }

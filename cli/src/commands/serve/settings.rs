@@ -64,6 +64,11 @@ pub fn admin(args: &Args, gateway: &Gateway) -> Result<Option<TcpListener>, With
     match TcpListener::bind(addr) {
         Ok(socket) => {
             eprintln!("admin on http://{}", socket.local_addr().unwrap_or(addr));
+            if !addr.ip().to_canonical().is_loopback() {
+                eprintln!(
+                    "warning: the admin listener can be reached from other machines; see that only yours can"
+                );
+            }
             Ok(Some(socket))
         }
         Err(e) => Err(WithCode(Code::Environment, format!("cannot listen on {addr} for admin: {e}"))),
@@ -100,9 +105,11 @@ fn start(to: Box<dyn std::io::Write + Send>) -> Result<Option<Log>, WithCode> {
         .map_err(|e| WithCode(Code::Environment, format!("cannot start the access log: {e}")))
 }
 
-/// Every connection is a file: takes as many as the system allows.
-pub fn raise_file_limit() {
+/// Every connection is a file: takes as many as the system allows, and says how many of them may be clients'. The rest
+/// is for upstreams, logs and configs.
+pub fn connections_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| (n as usize / 5 * 4).max(1))
 }
