@@ -136,23 +136,38 @@ impl Gateway {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir().join(format!("gw-upstreams-{}-{n}.yaml", std::process::id()));
         write_config(&config, upstream);
-        let at = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (addr, admin) = (at(), at());
-        let child = gw()
-            .args(["serve", "--listen", &addr.to_string(), "--admin", &admin.to_string()])
-            .args(["--workers", workers])
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("gw starts");
-        let gateway = Self { child, addr, admin, config };
-        let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(addr).is_err() || TcpStream::connect(admin).is_err() {
-            assert!(Instant::now() < until, "gw serves");
-            std::thread::sleep(Duration::from_millis(10));
+        // A port that is free now may be somebody else's a moment later: then gw ends, and others are tried.
+        loop {
+            let at = || SocketAddr::from(([127, 0, 0, 1], own_port()));
+            let (addr, admin) = (at(), at());
+            let child = gw()
+                .args(["serve", "--listen", &addr.to_string(), "--admin", &admin.to_string()])
+                .args(["--workers", workers])
+                .arg(&config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("gw starts");
+            let mut gateway = Self { child, addr, admin, config: config.clone() };
+            if gateway.serves() {
+                return gateway;
+            }
+            write_config(&config, upstream);
         }
-        gateway
+    }
+
+    /// Waits for the ports; false if gw ended because one was taken.
+    fn serves(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.addr).is_err() || TcpStream::connect(self.admin).is_err() {
+            assert!(Instant::now() < until, "gw serves");
+            match self.child.try_wait().expect("the child can be asked") {
+                Some(status) if status.code() == Some(3) => return false,
+                Some(status) => panic!("gw ended: {status}"),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        true
     }
 
     /// Puts other upstreams in force.
@@ -201,6 +216,19 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+/// A free port that no other test of this file was given.
+fn own_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    loop {
+        let port = free_port();
+        let mut given = GIVEN.lock().expect("no thread panics");
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
     }
 }
 
