@@ -101,12 +101,6 @@ impl<B: BodySource> Forward<B> {
         self.tx.head()
     }
 
-    /// After an upgrade: where what goes to the client first is gathered.
-    pub fn body_out(&mut self) -> &mut Vec<u8> {
-        self.tx = Sender::new(false);
-        self.tx.head()
-    }
-
     /// Whether the whole request was sent.
     pub fn request_sent(&self) -> bool {
         self.tx_done && self.tx.is_flushed() && !self.tx_failed

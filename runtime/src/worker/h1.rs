@@ -239,10 +239,11 @@ impl Conn {
             },
         };
         match sent {
-            Ok(mut forward) if forward.meta.websocket => {
+            Ok(forward) if forward.meta.websocket => {
                 respond::proxied(x);
-                write::switching_protocols(forward.body_out(), &x.response);
-                let ending = Box::pin(tunnel::run(forward, &snapshot.gateway.timeouts)).await;
+                let mut head = Vec::new();
+                write::switching_protocols(&mut head, &x.response);
+                let ending = Box::pin(tunnel::run(forward, head)).await;
                 respond::finish(worker, x, ending);
                 Next::Close
             }

@@ -8,7 +8,6 @@ use super::io::Io;
 use super::respond::Ending;
 use super::source::H1Body;
 use crate::http1::Buffer;
-use crate::model::gateway::Timeouts;
 
 /// How long a tunnel may be silent in both directions.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(300);
@@ -63,9 +62,8 @@ impl Pipe {
     }
 }
 
-/// Runs the tunnel to its end. The `101` head was queued already.
-pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, _timeouts: &Timeouts) -> Ending {
-    let head = std::mem::take(forward.body_out());
+/// Runs the tunnel to its end, after the client was sent `head`, the `101` answer.
+pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, head: Vec<u8>) -> Ending {
     let mut up = Pipe { ended: false, flushed: false, moved: 0 };
     let mut down = Pipe { ended: false, flushed: false, moved: 0 };
     let mut written = 0;
