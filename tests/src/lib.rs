@@ -1,4 +1,8 @@
 //! Helpers for end-to-end tests of the real binary.
 
 pub mod binary;
+pub mod folder;
+pub mod gateway;
+pub mod http;
 pub mod redis;
+pub mod upstream;

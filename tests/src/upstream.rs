@@ -1,0 +1,120 @@
+//! A small HTTP/1.1 server that records what it is asked.
+
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::http::Message;
+
+/// A running upstream; requests by path:
+/// `/slow` is answered after a second, `/silent` never, `/close` and then the connection is closed though
+/// kept alive by its words, and `/ws` with 101, after which bytes are echoed. All else is answered with 200 and
+/// the request's own body, or `ok` if it has none.
+pub struct Upstream {
+    addr: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Mutex<Vec<Message>>,
+    connections: Mutex<Vec<TcpStream>>,
+}
+
+impl Upstream {
+    /// Starts one on a free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port exists");
+        let addr = listener.local_addr().expect("a bound socket has an address");
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                lock(&state.connections).extend(stream.try_clone());
+                thread::spawn(move || serve(stream, &state));
+            }
+        });
+        Self { addr, state }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// All requests so far, in the order of their coming.
+    pub fn seen(&self) -> Vec<Message> {
+        lock(&self.state.seen).clone()
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        lock(&self.state.connections).len()
+    }
+
+    /// Closes all connections, as servers do with idle ones.
+    pub fn close_connections(&self) {
+        for stream in lock(&self.state.connections).iter() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(stream: TcpStream, state: &State) {
+    let mut reader = BufReader::new(stream);
+    while let Some(mut request) = Message::read_head(&mut reader) {
+        if request.field("expect").is_some() && reader.get_mut().write_all(CONTINUE).is_err() {
+            return;
+        }
+        if request.read_body(&mut reader, false).is_none() {
+            return;
+        }
+        lock(&state.seen).push(request.clone());
+        let path = request.target().split('?').next().unwrap_or_default();
+        let body = if request.body.is_empty() { b"ok" } else { request.body.as_slice() };
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        if request.method() != "HEAD" {
+            answer.extend_from_slice(body);
+        }
+        match path {
+            "/silent" => loop {
+                thread::park();
+            },
+            "/slow" => thread::sleep(Duration::from_secs(1)),
+            "/ws" => return echo_bytes(reader),
+            _ => {}
+        }
+        if reader.get_mut().write_all(&answer).is_err() {
+            return;
+        }
+        if path == "/close" {
+            let _ = reader.get_mut().shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What a WebSocket server says to the sample nonce of RFC 6455, section 1.3.
+const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn echo_bytes(mut reader: BufReader<TcpStream>) {
+    if reader.get_mut().write_all(SWITCH).is_err() {
+        return;
+    }
+    let mut bytes = [0; 4096];
+    while let Ok(n) = reader.read(&mut bytes) {
+        if n == 0 || reader.get_mut().write_all(&bytes[..n]).is_err() {
+            return;
+        }
+    }
+}
