@@ -25,11 +25,17 @@ pub struct Gateway {
 impl Gateway {
     /// Serves `config` on a free port (and on what `args` add), and returns once it listens.
     pub fn start(config: &Path, args: &[&str]) -> Self {
+        Self::start_in(&[], config, args)
+    }
+
+    /// The same with variables in its environment, for configs that take secrets from there.
+    pub fn start_in(environment: &[(&str, &str)], config: &Path, args: &[&str]) -> Self {
         let mut child = gw()
             .arg("serve")
             .arg(config)
             .args(["--listen", "127.0.0.1:0", "--workers", "2"])
             .args(args)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

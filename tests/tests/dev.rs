@@ -1,90 +1,15 @@
 //! `gw serve --dev`: the production config as it is, and what the terminal offers to try.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use gw_tests::binary::{gw, gw_binary, repository};
-
-/// A running `gw serve --dev`.
-struct Dev {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    /// What it showed at the start, line by line.
-    shown: Vec<String>,
-    folder: PathBuf,
-}
-
-impl Dev {
-    fn start(config: &str, args: &[&str]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("gw-dev-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temporary folder");
-        let mut child = gw()
-            .args(["serve", "--dev", "--workers", "1", config])
-            .args(args)
-            .env("XDG_DATA_HOME", &folder)
-            .current_dir(repository())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("gw starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut shown = Vec::new();
-        loop {
-            let mut line = String::new();
-            let n = stdout.read_line(&mut line).expect("text");
-            assert!(n > 0, "gw ended after {shown:#?}");
-            if line.ends_with("Requests:\n") {
-                break;
-            }
-            shown.push(line.trim_end().to_owned());
-        }
-        Self { child, stdout, shown, folder }
-    }
-
-    /// The command below the first comment with `title` in it.
-    fn command(&self, title: &str) -> &str {
-        let at = self.shown.iter().position(|l| l.starts_with("  #") && l.contains(title));
-        let at = at.unwrap_or_else(|| panic!("no `{title}` in {:#?}", self.shown));
-        self.shown[at + 1].trim()
-    }
-
-    fn shows(&self, parts: &[&str]) -> bool {
-        self.shown.iter().any(|l| parts.iter().all(|p| l.contains(p)))
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Runs a line as a shell does, with `more` behind it.
-fn bash(line: &str, more: &str) -> String {
-    let folder = gw_binary().parent().map(|p| p.display().to_string()).unwrap_or_default();
-    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
-    let out = Command::new("bash")
-        .args(["-c", &format!("{line} {more}")])
-        .env("PATH", path)
-        .env("NO_PROXY", "*")
-        .current_dir(repository())
-        .output()
-        .expect("bash starts");
-    assert!(out.status.success(), "{line}\n{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
+use gw_tests::binary::{gw, repository};
+use gw_tests::dev::{Dev, FREE, bash};
 
 fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or(answer)
 }
-
-const FREE: &[&str] = &["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
 
 #[test]
 fn the_production_config_runs_and_every_line_to_try_does_what_it_says() {
