@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::BodyError;
 use crate::exchange::{Exchange, RequestId};
-use crate::message::{FieldName, Fields, RequestHead, names};
+use crate::message::{FieldName, Fields, RequestHead, Version, names};
 
 /// An answer that does not come from an upstream.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +101,29 @@ impl Reply {
         Self::with_body(status, content_type, body)
     }
 
+    /// A gRPC answer of headers alone.
+    pub fn grpc(status: u8, message: &str) -> Self {
+        let reply = Self::with_body(200, GRPC, Bytes::new());
+        let reply = reply.field(FieldName::new("grpc-status"), status.to_string());
+        if message.is_empty() { reply } else { reply.field(FieldName::new("grpc-message"), grpc_message(message)) }
+    }
+
+    /// The same answer for a gRPC client: its status and message, where HTTP's status and body would say nothing.
+    #[must_use]
+    pub fn into_grpc(self) -> Self {
+        if self.content_type.as_deref().is_some_and(|t| is_grpc(t.as_bytes())) {
+            return self;
+        }
+        let message = match serde_json::from_slice::<serde_json::Value>(&self.body) {
+            Ok(body) => body.get("message").and_then(|m| m.as_str()).unwrap_or_default().to_owned(),
+            Err(_) => String::from_utf8_lossy(&self.body).lines().next().unwrap_or_default().to_owned(),
+        };
+        let mut reply = Self::grpc(grpc_status(self.status), &message);
+        reply.fields.extend(self.fields);
+        reply.close = self.close;
+        reply
+    }
+
     /// The same answer with one more field.
     #[must_use]
     pub fn field(mut self, name: FieldName, value: impl Into<String>) -> Self {
@@ -126,6 +149,66 @@ impl Reply {
     }
 }
 
+/// What gRPC's media types begin with.
+const GRPC: &str = "application/grpc";
+/// gRPC statuses that the gateway itself gives.
+pub const CANCELLED: u8 = 1;
+pub const DEADLINE_EXCEEDED: u8 = 4;
+pub const UNAVAILABLE: u8 = 14;
+
+/// Whether a content type is gRPC's.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    content_type.get(..GRPC.len()).is_some_and(|t| t.eq_ignore_ascii_case(GRPC.as_bytes()))
+}
+
+/// Whether a request is a gRPC call, whose errors gRPC's own client must understand.
+pub fn calls_grpc(request: &RequestHead) -> bool {
+    request.version == Version::H2 && request.fields.get(&names::CONTENT_TYPE).is_some_and(is_grpc)
+}
+
+/// The gRPC status for an HTTP status (Kong's table, with 408, 413 and 502 added).
+fn grpc_status(http: u16) -> u8 {
+    match http {
+        200..=299 => 0,
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 => 5,
+        408 | 504 => DEADLINE_EXCEEDED,
+        409 => 10,
+        413 | 429 => 8,
+        499 => CANCELLED,
+        501 => 12,
+        502 | 503 => UNAVAILABLE,
+        500..=599 => 13,
+        _ => 2,
+    }
+}
+
+/// A `grpc-message`: what is not printable ASCII is percent-encoded, and `%` itself.
+fn grpc_message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        match b {
+            b'%' | 0..=0x1f | 0x7f.. => {
+                let _ = write!(out, "%{b:02X}");
+            }
+            _ => out.push(char::from(b)),
+        }
+    }
+    out
+}
+
+/// The trailers that end a call.
+pub fn grpc_trailers(status: u8, message: &str) -> http::HeaderMap {
+    let mut map = http::HeaderMap::new();
+    map.insert("grpc-status", u16::from(status).into());
+    if let Ok(value) = http::HeaderValue::try_from(grpc_message(message)) {
+        map.insert("grpc-message", value);
+    }
+    map
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Json,
@@ -148,6 +231,10 @@ impl Shape {
 
 /// The shape that `Accept` prefers; `absent` where there is none.
 fn negotiate(request: &RequestHead, absent: Shape) -> Shape {
+    if calls_grpc(request) {
+        // From which the message is taken again.
+        return Shape::Json;
+    }
     let Some(accept) = request.fields.text(&names::ACCEPT) else { return absent };
     let mut best = (Shape::Json, 0.0_f32);
     for range in accept.split(',') {
@@ -215,6 +302,20 @@ mod tests {
         ] {
             assert_eq!(shape(accept), want, "{accept:?}");
         }
+        let call = RequestHead {
+            version: Version::H2,
+            fields: {
+                let mut fields = Fields::default();
+                fields.push(b"content-type", b"application/grpc+proto");
+                fields.push(b"accept", b"text/html");
+                fields
+            },
+            ..RequestHead::default()
+        };
+        let reply = Reply::gateway_error(&call, RequestId(1), 502, "it \u{e9}chou%").into_grpc();
+        assert_eq!((reply.status, reply.content_type.as_deref(), reply.body.len()), (200, Some(GRPC), 0));
+        assert_eq!(reply.fields[0].1, "14");
+        assert_eq!(reply.fields[1].1, "it %C3%A9chou%25");
         let plain = Reply::gateway_error(&RequestHead::default(), RequestId(1), 502, "no");
         assert_eq!(plain.content_type.as_deref(), Some("text/plain; charset=utf-8"));
         assert_eq!(plain.body, format!("no\nrequest_id: {:032x}\n", 1));

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod connect;
 pub mod dns;
+pub mod h2;
 pub mod health_view;
 pub mod pool;
 pub mod probe;

@@ -19,6 +19,7 @@ use crate::snapshot::{ServiceId, UpstreamId};
 use crate::telemetry::Sink;
 use crate::upstream::balance::Ring;
 use crate::upstream::dns::Resolver;
+use crate::upstream::h2::H2Pool;
 use crate::upstream::pool::Pool;
 use crate::upstream::retry_budget::RetryBudget;
 use crate::upstream::rings::Rings;
@@ -55,6 +56,7 @@ pub struct Worker {
     snapshot: RefCell<SnapshotRef>,
     generation: Cell<u64>,
     pub pool: Pool,
+    pub h2: H2Pool,
     pub deadlines: Rc<Deadlines>,
     pub effects: crate::effect::Effects,
     pub sink: Sink,
@@ -82,6 +84,7 @@ impl Worker {
             snapshot: RefCell::new(SnapshotRef::new(current)),
             common,
             pool: Pool::default(),
+            h2: H2Pool::default(),
             deadlines: Deadlines::new(),
             effects: crate::effect::Effects::default(),
             sink,

@@ -17,20 +17,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::context::Worker;
 use super::deadline::Watch;
 use super::forward::{Failure, Forward};
+use super::grpc;
 use super::guard::Guarded;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
+use super::request_body::headers_of;
 use super::respond::{self, Ending};
 use super::source::{BodySource as _, H2Body};
 use crate::exchange::{Client, Exchange};
-use crate::http1::{Buffer, Framing, request as h1, write};
+use crate::http1::{Buffer, Framing, request as h1};
 use crate::message::{Version, names};
-use crate::policy::{BodyError, Reply};
+use crate::policy::{BodyError, Reply, reply};
 
 /// Runs futures that stay on their thread.
 #[derive(Clone, Copy)]
-struct Local;
+pub struct Local;
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, future: F) {
@@ -111,6 +113,10 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
     let decision = pipeline::run(&worker, &mut x, &mut body).await;
     let mut forward = match decision {
         Decision::Reply(reply) => return answer(&worker, x, reply),
+        // Boxed, so that what only some services need makes no other request larger.
+        Decision::Proxy if pipeline::speaks_h2(&x) => {
+            return Box::pin(grpc::serve(worker, x, body, watch, kind)).await;
+        }
         Decision::Proxy => match proxy::send(&worker, &mut x, body, &watch, kind).await {
             Ok(forward) => forward,
             Err((_, error)) => {
@@ -230,7 +236,8 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
 }
 
 /// The gateway's own answer.
-fn answer(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<Outgoing> {
+pub fn answer(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<Outgoing> {
+    let reply = if reply::calls_grpc(&x.request) { reply.into_grpc() } else { reply };
     let body = respond::local(&mut x, reply);
     let ending = Ending { response_bytes: body.len() as u64, ..Ending::default() };
     finished(worker, x, body, ending)
@@ -253,21 +260,11 @@ fn finished(worker: &Rc<Worker>, mut x: Box<Exchange>, body: Bytes, ending: Endi
 }
 
 /// The response's head in hyper's form, without fields of one connection only.
-fn head(x: &Exchange) -> Response<()> {
+pub fn head(x: &Exchange) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() =
         http::StatusCode::from_u16(x.response.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-    let headers = response.headers_mut();
-    for (tag, name, value) in x.response.fields.iter_tagged() {
-        if write::hop_by_hop(tag) {
-            continue;
-        }
-        if let (Ok(name), Ok(value)) =
-            (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value))
-        {
-            headers.append(name, value);
-        }
-    }
+    headers_of(&x.response.fields, response.headers_mut());
     response
 }
 
@@ -281,6 +278,10 @@ fn give_back(worker: &Worker, forward: Box<Forward<H2Body>>) {
 pub enum Outgoing {
     Full(Bytes),
     Stream(Box<Streamed>),
+    /// From an HTTP/2 upstream.
+    Grpc(Box<grpc::Streamed>),
+    /// A body that a policy has changed, and its trailers.
+    Whole(Bytes, Option<http::HeaderMap>),
 }
 
 /// A body that comes from an upstream as it is sent.
@@ -294,8 +295,8 @@ pub struct Streamed {
 }
 
 /// An upstream's body that broke off: the stream is reset, so that the client can tell.
-#[derive(Debug)]
-pub struct Broken;
+#[derive(Debug, Default)]
+pub struct Broken(pub Option<::h2::Error>);
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -303,7 +304,12 @@ impl std::fmt::Display for Broken {
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for Broken {
+    /// What the stream is reset with.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_ref().map(|e| e as _)
+    }
+}
 
 impl Body for Outgoing {
     type Data = Bytes;
@@ -314,6 +320,11 @@ impl Body for Outgoing {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(s) => s.poll(cx),
+            Self::Grpc(s) => s.poll(cx),
+            Self::Whole(bytes, _) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Self::Whole(_, trailers) => Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t)))),
         }
     }
 
@@ -321,12 +332,16 @@ impl Body for Outgoing {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Stream(s) => s.forward.is_none(),
+            Self::Grpc(s) => s.is_end_stream(),
+            Self::Whole(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Grpc(s) => s.size_hint(),
+            Self::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(s) => s.length.map_or_else(SizeHint::default, |n| SizeHint::with_exact(n - s.sent)),
         }
     }
@@ -357,7 +372,7 @@ impl Streamed {
             }
             Poll::Ready(Err(_)) => {
                 self.end(true);
-                Poll::Ready(Some(Err(Broken)))
+                Poll::Ready(Some(Err(Broken(None))))
             }
             Poll::Pending => Poll::Pending,
         }

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod deadline;
 pub mod forward;
+pub mod grpc;
 pub mod guard;
 pub mod h1;
 pub mod h2;
@@ -10,6 +11,7 @@ pub mod io;
 pub mod listen;
 pub mod pipeline;
 pub mod proxy;
+pub mod request_body;
 pub mod respond;
 pub mod run;
 pub mod sender;

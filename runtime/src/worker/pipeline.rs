@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use super::context::Worker;
 use super::source::{BodySource, collect};
 use crate::exchange::Exchange;
-use crate::message::{FieldName, RequestHead, names, split_port};
-use crate::policy::{Answer, Effect, Flow, Reply, Step};
+use crate::message::{FieldName, RequestHead, Version, names, split_port};
+use crate::policy::{Answer, Effect, Flow, Reply, Step, reply};
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::{forwarded_prefix, upstream_path};
 use crate::route::{Match, Query};
-use crate::snapshot::{ChainId, RouteId};
+use crate::snapshot::{ChainId, RouteId, Scheme};
 
 /// What is to happen with a request.
 pub enum Decision {
@@ -36,7 +36,25 @@ pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> D
         let reply = Reply::error(&x.request, x.request_id, 503, "no Service found with those values");
         return Decision::Reply(reply);
     }
+    if x.request.version != Version::H2 && speaks_h2(x) {
+        return Decision::Reply(needs_h2(x));
+    }
     Decision::Proxy
+}
+
+/// Whether the service is spoken to over HTTP/2.
+#[inline]
+pub fn speaks_h2(x: &Exchange) -> bool {
+    x.service.is_some_and(|s| {
+        matches!(x.snapshot.services[s.0 as usize].scheme, Scheme::Grpc | Scheme::Grpcs)
+    })
+}
+
+/// The answer to an HTTP/1 client of a service that takes HTTP/2 alone.
+fn needs_h2(x: &Exchange) -> Reply {
+    Reply::error(&x.request, x.request_id, 426, "Please use HTTP2 protocol")
+        .field(names::CONNECTION, "Upgrade")
+        .field(names::UPGRADE, "HTTP/2")
 }
 
 /// Cleans the request, finds its route and checks what Kong checks after the match.
@@ -111,15 +129,11 @@ fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply
         if !is_grpc {
             return Err(Reply::error(&x.request, x.request_id, 415, "Non-gRPC request matched gRPC route"));
         }
-        if x.request.version != crate::message::Version::H2 {
-            return Err(Reply::error(&x.request, x.request_id, 426, "Please use HTTP2 protocol")
-                .field(names::CONNECTION, "Upgrade")
-                .field(names::UPGRADE, "HTTP/2"));
+        if x.request.version != Version::H2 {
+            return Err(needs_h2(x));
         }
         if p.grpcs && !p.grpc && x.forwarded_scheme() != "https" {
-            return Err(Reply::with_body(200, "application/grpc", bytes::Bytes::new())
-                .field(FieldName::new("grpc-status"), "1")
-                .field(FieldName::new("grpc-message"), "gRPC request matched gRPCs route"));
+            return Err(Reply::grpc(reply::CANCELLED, "gRPC request matched gRPCs route"));
         }
     }
     Ok(())

@@ -172,7 +172,7 @@ fn failed<B>(x: &Exchange, body: B, failure: Failure, replayable: bool) -> Faile
 }
 
 /// The TLS settings for one target: its name is the Host that it gets.
-fn tls_for(tls: &ClientTls, target: &Target) -> ClientTls {
+pub fn tls_for(tls: &ClientTls, target: &Target) -> ClientTls {
     match target.server_name() {
         Some(name) => ClientTls { config: Arc::clone(&tls.config), name: Arc::clone(name) },
         None => tls.clone(),

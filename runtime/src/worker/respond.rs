@@ -31,8 +31,13 @@ fn push_request_id(x: &mut Exchange) {
 
 /// Finishes the head of an upstream's answer: gateway fields, then the policies.
 pub fn proxied(x: &mut Exchange) {
+    proxied_via(x, "1.1 gw");
+}
+
+/// As [`proxied`], with what `Via` says of the version that the upstream spoke.
+pub fn proxied_via(x: &mut Exchange, via: &str) {
     x.local_response = false;
-    pipeline::add_via(&mut x.response.fields, "1.1 gw");
+    pipeline::add_via(&mut x.response.fields, via);
     let began = x.upstream.began.unwrap_or(x.now.instant);
     let first = x.upstream.first_byte.unwrap_or(began);
     push_ms(x, 0, first.duration_since(began));

@@ -125,6 +125,7 @@ async fn housekeeping(worker: Rc<Worker>) {
         }
         let idle = worker.snapshot().gateway.timeouts.upstream_idle;
         worker.pool.sweep(idle);
+        worker.h2.sweep(idle);
     }
 }
 

@@ -126,6 +126,11 @@ impl H2Body {
         let framing = if done { Framing::None } else { framing };
         Self { incoming, piece: Bytes::new(), framing, received: 0, limit, done }
     }
+
+    /// The body itself, of which nothing was used yet.
+    pub fn into_incoming(self) -> hyper::body::Incoming {
+        self.incoming
+    }
 }
 
 impl BodySource for H2Body {

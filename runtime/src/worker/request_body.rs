@@ -1,0 +1,270 @@
+//! A request's body on its way from an HTTP/2 client to an HTTP/2 upstream. The upstream's connection reads it, while
+//! the exchange keeps a hand on it: to stop it, to count it, to send its beginning again.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::deadline::Watch;
+use crate::exchange::SnapshotRef;
+use crate::http1::write;
+use crate::message::{Fields, name};
+use crate::policy::BodyError;
+
+/// How much of a body's beginning is kept for a second attempt.
+const KEEP: usize = 64 * 1024;
+
+/// What the exchange and the connection share.
+pub struct Source {
+    state: RefCell<State>,
+    /// Moved on with every piece: the upstream may be silent while the client sends.
+    watch: Rc<Watch>,
+    patience: Duration,
+    /// Bytes at most, 0 for any number.
+    limit: u64,
+    length: Option<u64>,
+    sent: Cell<u64>,
+    over: Cell<bool>,
+    fault: Cell<Option<BodyError>>,
+    snapshot: SnapshotRef,
+}
+
+struct State {
+    /// `None` where the whole body is in `kept`.
+    incoming: Option<Incoming>,
+    kept: Vec<Bytes>,
+    /// The next piece of `kept` to be sent.
+    at: usize,
+    /// More was sent than is kept.
+    lost: bool,
+    waker: Option<Waker>,
+}
+
+/// Where a body comes from.
+pub enum Origin {
+    /// A policy has read or made it.
+    Whole(Bytes),
+    Client(Incoming),
+}
+
+/// The half that a connection reads.
+pub struct RequestBody(Rc<Source>);
+
+impl Source {
+    /// A body of at most `limit` bytes (0: any), whose progress moves `watch` on by `patience`.
+    pub fn new(
+        origin: Origin,
+        limit: u64,
+        watch: Rc<Watch>,
+        patience: Duration,
+        snapshot: SnapshotRef,
+    ) -> Rc<Self> {
+        let (incoming, kept, length) = match origin {
+            Origin::Whole(b) if b.is_empty() => (None, Vec::new(), Some(0)),
+            Origin::Whole(b) => {
+                let n = b.len() as u64;
+                (None, vec![b], Some(n))
+            }
+            Origin::Client(i) => {
+                let n = i.size_hint().exact();
+                (Some(i), Vec::new(), n)
+            }
+        };
+        let state = RefCell::new(State { incoming, kept, at: 0, lost: false, waker: None });
+        Rc::new(Self {
+            state,
+            watch,
+            patience,
+            limit,
+            length,
+            sent: Cell::new(0),
+            over: Cell::new(false),
+            fault: Cell::new(None),
+            snapshot,
+        })
+    }
+
+    /// The body from its beginning, if that is still there.
+    pub fn body(self: &Rc<Self>) -> Option<RequestBody> {
+        let mut state = self.state.borrow_mut();
+        if state.lost {
+            return None;
+        }
+        state.at = 0;
+        self.sent.set(0);
+        Some(RequestBody(Rc::clone(self)))
+    }
+
+    /// Whether the body can be had from its beginning.
+    pub fn is_whole(&self) -> bool {
+        !self.state.borrow().lost
+    }
+
+    /// Bytes sent on.
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// What went wrong on the client's side.
+    pub fn fault(&self) -> Option<BodyError> {
+        self.fault.get()
+    }
+
+    /// The exchange is over: nobody wants the rest.
+    pub fn end(&self) {
+        self.over.set(true);
+        let waker = self.state.borrow_mut().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The beginning will not be needed again.
+    pub fn forget(&self) {
+        let mut state = self.state.borrow_mut();
+        let at = state.at;
+        if state.incoming.is_some() {
+            state.lost = true;
+            state.kept.drain(..at);
+            state.at = 0;
+        }
+    }
+
+    fn fail(&self, fault: BodyError) -> Fault {
+        self.fault.set(Some(fault));
+        Fault(h2::Reason::CANCEL.into())
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.over.get() {
+            return Poll::Ready(Some(Err(Fault(h2::Reason::NO_ERROR.into()))));
+        }
+        let state = &mut *self.state.borrow_mut();
+        if let Some(piece) = state.kept.get(state.at) {
+            state.at += 1;
+            self.sent.set(self.sent.get() + piece.len() as u64);
+            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+        }
+        let Some(incoming) = &mut state.incoming else { return Poll::Ready(None) };
+        let frame = match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.fail(BodyError::Broken)))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                if !state.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            }
+        };
+        self.watch.arm(self.patience);
+        match frame.into_data() {
+            Ok(data) => {
+                let sent = self.sent.get() + data.len() as u64;
+                if self.limit > 0 && sent > self.limit {
+                    return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
+                }
+                self.sent.set(sent);
+                if !state.lost && sent <= KEEP as u64 {
+                    state.kept.push(data.clone());
+                    state.at = state.kept.len();
+                } else {
+                    state.lost = true;
+                    state.kept.clear();
+                    state.at = 0;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                // Trailers cannot be asked for again.
+                state.lost = true;
+                let trailers = frame.into_trailers().unwrap_or_default();
+                Poll::Ready(Some(Ok(Frame::trailers(self.clean(&trailers)))))
+            }
+        }
+    }
+
+    /// A client's trailers without what only a header may say or no client may.
+    fn clean(&self, trailers: &HeaderMap) -> HeaderMap {
+        let mut fields = Fields::default();
+        for (name, value) in trailers {
+            fields.push(name.as_str().as_bytes(), value.as_bytes());
+        }
+        self.snapshot.stripped_headers.strip(&mut fields);
+        trailers_of(&fields)
+    }
+}
+
+/// Fields as trailers: those that the gateway itself goes by are no trailers (RFC 9110 6.5.1).
+pub fn trailers_of(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (tag, name, value) in fields.iter_tagged() {
+        if tag != name::OTHER {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+/// The fields of a head as HTTP/2 takes them, without those of one connection.
+pub fn headers_of(fields: &Fields, map: &mut HeaderMap) {
+    for (tag, name, value) in fields.iter_tagged() {
+        if write::hop_by_hop(tag) {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    }
+}
+
+/// Why the body ends early; its cause is what the upstream's stream is reset with.
+#[derive(Debug)]
+pub struct Fault(h2::Error);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the request's body ended early")
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.0.poll(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.0.state.borrow();
+        state.at >= state.kept.len() && state.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.0.length {
+            Some(n) => SizeHint::with_exact(n.saturating_sub(self.0.sent.get())),
+            None => SizeHint::default(),
+        }
+    }
+}
