@@ -1,0 +1,65 @@
+//! Foreign clients and servers through the gateway: what they see must be what they see without it. The cases are
+//! Python scripts in `tests/interop`, because their libraries are the ones that are in use.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use gw_tests::binary::{gw_binary, repository};
+
+/// What the scripts need from PyPI.
+const PACKAGES: [&str; 2] = ["grpcio==1.85.3", "websockets==17.4"];
+
+/// A Python with [`PACKAGES`], made once and kept below `target`.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-python");
+        let python = dir.join("bin/python");
+        let has_all = Command::new(&python).args(["-c", "import grpc, websockets"]).output();
+        if !has_all.is_ok_and(|o| o.status.success()) {
+            must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir), "python3 -m venv");
+            must(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES), "pip");
+        }
+        python
+    })
+}
+
+fn must(command: &mut Command, what: &str) {
+    let output = command.output().unwrap_or_else(|e| panic!("{what} does not start: {e}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what} failed, and the interop tests need it:\n{said}");
+}
+
+/// Runs a script, which prints what failed and ends with 0 only if nothing did.
+fn check(script: &str) {
+    let dir = tempdir(script);
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("the name is valid");
+    std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("the directory is writable");
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("the directory is writable");
+    let output = Command::new("timeout")
+        .args(["--signal=ABRT", "240"])
+        .arg(python())
+        .args(["-X", "faulthandler"])
+        .arg(repository().join("tests/interop").join(script))
+        .env("GW_BIN", gw_binary())
+        .env("TLS_CERT", dir.join("cert.pem"))
+        .env("TLS_KEY", dir.join("key.pem"))
+        .output()
+        .expect("timeout is part of coreutils");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let _ = std::fs::remove_dir_all(&dir);
+    assert!(output.status.success(), "{script} ended with {}\n{out}\n{err}", output.status);
+    assert!(out.contains("0 failed"), "{script} ran no cases:\n{out}\n{err}");
+}
+
+fn tempdir(script: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("gw-interop-{script}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
+    dir
+}
+
+#[test]
+fn grpc_calls_are_the_same_through_the_gateway() {
+    check("grpc_interop.py");
+}
