@@ -105,7 +105,11 @@ impl Reply {
     pub fn grpc(status: u8, message: &str) -> Self {
         let reply = Self::with_body(200, GRPC, Bytes::new());
         let reply = reply.field(FieldName::new("grpc-status"), status.to_string());
-        if message.is_empty() { reply } else { reply.field(FieldName::new("grpc-message"), grpc_message(message)) }
+        if message.is_empty() {
+            reply
+        } else {
+            reply.field(FieldName::new("grpc-message"), grpc_message(message))
+        }
     }
 
     /// The same answer for a gRPC client: its status and message, where HTTP's status and body would say nothing.

@@ -159,11 +159,10 @@ async fn attempt(
     let tls = service.tls.as_ref().map(|t| tls_for(t, target));
     x.upstream.addr = Some(target.addr);
     x.upstream.tries += 1;
-    let lease = w
-        .h2
-        .lease(target.addr, tls.as_ref(), service.connect_timeout)
-        .await
-        .map_err(|e| Failed::Retry(ProxyError::Connect(e)))?;
+    let lease =
+        w.h2.lease(target.addr, tls.as_ref(), service.connect_timeout)
+            .await
+            .map_err(|e| Failed::Retry(ProxyError::Connect(e)))?;
     let Some(body) = source.body() else { return Err(Failed::For(ProxyError::Exchange(Failure::Closed))) };
     let request = request(x, service, target, kind, body)
         .map_err(|_| Failed::For(ProxyError::Exchange(Failure::Body(BodyError::Broken))))?;
@@ -289,11 +288,7 @@ async fn changed(mut s: Streamed) -> Response<Outgoing> {
         return h2::answer(&worker, x, reply);
     }
     let body = pipeline::change_body(&mut x, all);
-    let ending = Ending {
-        request_bytes: s.source.sent(),
-        response_bytes: body.len() as u64,
-        broken: false,
-    };
+    let ending = Ending { request_bytes: s.source.sent(), response_bytes: body.len() as u64, broken: false };
     respond::finish(&worker, &x, ending);
     let head = h2::head(&x);
     worker.recycle(x);

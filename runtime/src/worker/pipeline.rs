@@ -45,9 +45,8 @@ pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> D
 /// Whether the service is spoken to over HTTP/2.
 #[inline]
 pub fn speaks_h2(x: &Exchange) -> bool {
-    x.service.is_some_and(|s| {
-        matches!(x.snapshot.services[s.0 as usize].scheme, Scheme::Grpc | Scheme::Grpcs)
-    })
+    x.service
+        .is_some_and(|s| matches!(x.snapshot.services[s.0 as usize].scheme, Scheme::Grpc | Scheme::Grpcs))
 }
 
 /// The answer to an HTTP/1 client of a service that takes HTTP/2 alone.
