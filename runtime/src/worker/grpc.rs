@@ -289,7 +289,7 @@ async fn changed(mut s: Streamed) -> Response<Outgoing> {
     }
     let body = pipeline::change_body(&mut x, all);
     let ending = Ending { request_bytes: s.source.sent(), response_bytes: body.len() as u64, broken: false };
-    respond::finish(&worker, &x, ending);
+    respond::finish(&worker, &mut x, ending);
     let head = h2::head(&x);
     worker.recycle(x);
     head.map(|()| Outgoing::Whole(Bytes::from(body), trailers))
@@ -400,12 +400,12 @@ impl Streamed {
     }
 
     fn end(&mut self, broken: bool) {
-        let Some(x) = self.x.take() else { return };
+        let Some(mut x) = self.x.take() else { return };
         self.source.end();
         self.hold = None;
         self.watch.disarm();
         let ending = Ending { request_bytes: self.source.sent(), response_bytes: self.sent, broken };
-        respond::finish(&self.worker, &x, ending);
+        respond::finish(&self.worker, &mut x, ending);
         self.worker.recycle(x);
     }
 }
