@@ -1,9 +1,11 @@
 //! Helpers for end-to-end tests of the real binary.
 
 pub mod binary;
+pub mod counting_upstream;
 pub mod dev;
 pub mod folder;
 pub mod gateway;
 pub mod http;
 pub mod redis;
+pub mod serving;
 pub mod upstream;

@@ -49,7 +49,8 @@ async fn serve(start: Start) {
         tokio::task::spawn_local(accept(listener, slots, stop));
     }
     // The channel ends with its last sender, the acceptor's.
-    let Slot { load, .. } = slot;
+    let Slot { load, send } = slot;
+    drop(send);
     loop {
         tokio::select! {
             accepted = incoming.recv() => match accepted {
