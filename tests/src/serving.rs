@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::binary::gw_binary;
-use crate::redis::free_port;
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,8 +38,8 @@ impl Serving {
         Self::start_with(config, &[], &[], &[])
     }
 
-    /// The same, with further files in its directory, further arguments (`{dir}` and `{https}` are filled in), and a
-    /// command in front such as `prlimit --nofile=64`.
+    /// The same, with further files in its directory, further arguments (`{dir}` is filled in), and a command in front
+    /// such as `prlimit --nofile=64`.
     pub fn start_with(config: &str, files: &[(&str, &str)], args: &[&str], before: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -49,10 +48,7 @@ impl Serving {
         for (name, text) in files.iter().chain([&("gw.yaml", config)]) {
             std::fs::write(dir.join(name), text).expect("the directory was just made");
         }
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (http, https, admin) = (at(free_port()), at(free_port()), at(free_port()));
-        let fill =
-            |a: &&str| a.replace("{dir}", &dir.display().to_string()).replace("{https}", &https.to_string());
+        let fill = |a: &&str| a.replace("{dir}", &dir.display().to_string());
         let mut command = match before {
             [] => Command::new(gw_binary()),
             [first, rest @ ..] => {
@@ -65,7 +61,7 @@ impl Serving {
         let child = command
             .arg("serve")
             .arg(dir.join("gw.yaml"))
-            .args(["--listen", &http.to_string(), "--admin", &admin.to_string(), "--workers", "2"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args.iter().map(fill))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -73,10 +69,19 @@ impl Serving {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|e| panic!("gw does not start: {e}"));
-        let mut serving = Self { dir, http, https, admin, child };
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut serving = Self { dir, http: unknown, https: unknown, admin: unknown, child };
         serving.until("it listens", |s| {
             assert!(!s.has_ended(), "gw has ended: {}", s.log());
-            TcpStream::connect(s.http).is_ok() && TcpStream::connect(s.admin).is_ok()
+            s.log().contains("listening on http://")
+        });
+        serving.until("it says where", |s| {
+            let log = s.log();
+            let said = |what: &str| log.lines().find_map(|l| l.strip_prefix(what)?.parse().ok());
+            s.http = said("listening on http://").unwrap_or(unknown);
+            s.https = said("listening on https://").unwrap_or(unknown);
+            s.admin = said("admin on http://").unwrap_or(unknown);
+            s.http != unknown && s.admin != unknown && (s.https != unknown || !args.contains(&"--listen-tls"))
         });
         serving
     }

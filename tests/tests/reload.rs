@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gw_tests::serving::{PATIENCE, Serving, ask, get, post, receive};
 use gw_tests::counting_upstream::Upstream;
+use gw_tests::serving::{PATIENCE, Serving, ask, get, post, receive};
 
 /// A config that differs from others by `mark`, which every answer carries.
 fn config(upstream: &Upstream, mark: &str, more: &str) -> String {

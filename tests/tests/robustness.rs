@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use gw_tests::serving::{PATIENCE, Serving, ask, get, receive, text_of};
 use gw_tests::counting_upstream::Upstream;
+use gw_tests::serving::{PATIENCE, Serving, ask, get, receive, text_of};
 use rustix::process::Signal;
 
 fn config(upstream: &Upstream, gateway: &str) -> String {

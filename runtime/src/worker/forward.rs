@@ -30,6 +30,15 @@ pub enum Failure {
     Malformed(Reject),
 }
 
+/// How long either side may be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The upstream, before and within its answer.
+    pub upstream: Duration,
+    /// The client, within its body.
+    pub body: Duration,
+}
+
 /// See the module.
 pub struct Forward<B> {
     pub body: B,
@@ -47,8 +56,11 @@ pub struct Forward<B> {
     pub answered: bool,
     /// The request asked for a WebSocket.
     pub websocket: bool,
-    /// How long the upstream may be silent within its answer.
-    patience: Duration,
+    patience: Patience,
+    /// The request went out whole, and the upstream's time has begun.
+    sent: bool,
+    /// What is missing is the client's body, so that it is the client's time that runs.
+    awaits_client: bool,
     /// Counts the request at its target until the response is over, however that comes about.
     pub in_flight: Option<InFlight>,
 }
@@ -60,7 +72,7 @@ impl<B: BodySource> Forward<B> {
         body: B,
         whole: Option<Bytes>,
         websocket: bool,
-        patience: Duration,
+        patience: Patience,
     ) -> Box<Self> {
         let tx = Sender::new(false);
         let meta = response::Meta::default();
@@ -80,6 +92,8 @@ impl<B: BodySource> Forward<B> {
             answered: false,
             websocket,
             patience,
+            sent: false,
+            awaits_client: false,
             in_flight: None,
         })
     }
@@ -125,8 +139,27 @@ impl<B: BodySource> Forward<B> {
         }
     }
 
-    /// Moves the request on as far as it goes now.
-    fn pump(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+    /// Moves the request on as far as it goes now, and minds whose time runs.
+    fn pump(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Result<(), BodyError> {
+        if self.sent {
+            return Ok(());
+        }
+        let before = self.tx.sent;
+        self.awaits_client = false;
+        self.push(cx)?;
+        if self.tx_failed || (self.tx_done && self.tx.is_flushed()) {
+            self.sent = true;
+            // Without a body the time has begun with the request.
+            if self.tx.sent > 0 || self.tx.chunked {
+                watch.arm(self.patience.upstream);
+            }
+        } else if self.tx.sent > before {
+            watch.arm(self.patience.body);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         loop {
             if self.tx_failed || (self.tx_done && self.tx.is_flushed()) {
                 return Ok(());
@@ -161,7 +194,10 @@ impl<B: BodySource> Forward<B> {
                 }
             }
             match self.tx.poll_flush(&mut self.up.io, cx) {
-                Poll::Ready(Ok(())) if waiting => return Ok(()),
+                Poll::Ready(Ok(())) if waiting => {
+                    self.awaits_client = true;
+                    return Ok(());
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.tx_failed = true,
                 Poll::Pending => return Ok(()),
@@ -177,7 +213,10 @@ impl<B: BodySource> Forward<B> {
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(Failure::Reset(e))),
-            Poll::Pending if watch.poll_over(cx) => Poll::Ready(Err(Failure::Timeout)),
+            Poll::Pending if watch.poll_over(cx) => Poll::Ready(Err(match self.awaits_client {
+                true => Failure::Body(BodyError::Timeout),
+                false => Failure::Timeout,
+            })),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -191,7 +230,7 @@ impl<B: BodySource> Forward<B> {
         head: &mut ResponseHead,
     ) -> Poll<Result<(), Failure>> {
         loop {
-            if let Err(e) = self.pump(cx) {
+            if let Err(e) = self.pump(cx, watch) {
                 return Poll::Ready(Err(Failure::Body(e)));
             }
             if !self.up.buffer.is_empty() {
@@ -231,7 +270,7 @@ impl<B: BodySource> Forward<B> {
 
     /// Waits for response data: how much [`Forward::data`] begins with; 0 at the end.
     pub fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
-        if let Err(e) = self.pump(cx) {
+        if let Err(e) = self.pump(cx, watch) {
             // A response that has begun goes on; the request's rest does not matter to the client any more.
             self.tx_failed = true;
             if e != BodyError::Broken {
@@ -249,7 +288,7 @@ impl<B: BodySource> Forward<B> {
                 let ok = self.rx.may_end_at_close();
                 return Poll::Ready(if ok { Ok(0) } else { Err(Failure::Closed) });
             }
-            watch.arm(self.patience);
+            watch.arm(self.patience.upstream);
             self.up.buffer.grow_if_full();
         }
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::context::Worker;
 use super::deadline::Watch;
-use super::forward::{Failure, Forward};
+use super::forward::{Failure, Forward, Patience};
 use super::pipeline;
 use super::source::BodySource;
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::http1::Framing;
 use crate::http1::write::{self, UpstreamLine};
 use crate::policy::{BodyError, Reply};
 use crate::snapshot::Service;
@@ -194,7 +195,11 @@ async fn exchange<B: BodySource>(
     service: &Service,
     target: &Target,
 ) -> Result<Box<Forward<B>>, (B, Failure, bool)> {
-    let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, service.read_timeout);
+    let patience = Patience {
+        upstream: service.read_timeout.max(Duration::from_millis(1)),
+        body: x.snapshot.gateway.timeouts.body,
+    };
+    let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, patience);
     let framing = forward.framing();
     let line = UpstreamLine {
         path: &x.upstream.path,
@@ -208,7 +213,7 @@ async fn exchange<B: BodySource>(
     write::request(forward.request_head(), &x.request, &line);
     let began = clock::monotonic();
     x.upstream.began = Some(began);
-    watch.arm_from(began, service.read_timeout.max(Duration::from_millis(1)));
+    watch.arm_from(began, if framing == Framing::None { patience.upstream } else { patience.body });
     let method = std::mem::take(&mut x.request.method);
     let response = &mut x.response;
     let result = std::future::poll_fn(|cx| forward.poll_head(cx, watch, &method, response)).await;
