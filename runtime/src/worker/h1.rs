@@ -407,7 +407,16 @@ async fn relay(
             sender.add(&body);
             flush_to(&mut sender, &mut forward, x).await.is_err()
         }
-        None => stream(&mut sender, &mut forward, x).await.is_err(),
+        None => match stream(&mut sender, &mut forward, x).await {
+            Ok(()) => false,
+            // While something was waited for, what was there has been sent already.
+            Err(Failure::Timeout) => true,
+            // What the upstream said before it broke off is the client's to see, status above all.
+            Err(_) => {
+                let _ = flush_to(&mut sender, &mut forward, x).await;
+                true
+            }
+        },
     };
     let ending = Ending { request_bytes: forward.request_bytes(), response_bytes: sender.sent, broken };
     respond::finish(worker, x, ending);
