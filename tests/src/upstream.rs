@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use crate::http::Message;
 
-/// A running upstream; requests by path:
-/// `/slow` is answered after a second, `/silent` never, `/close` and then the connection is closed though
-/// kept alive by its words, and `/ws` with 101, after which bytes are echoed. All else is answered with 200 and
-/// the request's own body, or `ok` if it has none.
+/// A running upstream, which behaves by path:
+/// - `/slow` is answered after a second, `/silent` never
+/// - `/close` is answered, and the connection closed behind that, though the answer does not say so
+/// - `/stale` is answered only if it is the first request on its connection; else that is closed, as if the server
+///   had given it up at this very moment
+/// - `/short` and `/short-chunked` break off within the answer's body
+/// - `/ws` is answered with 101, after which bytes are echoed until `bye`
+///
+/// All else is answered with 200 and the request's own body, or `ok` if it has none.
 pub struct Upstream {
     addr: SocketAddr,
     state: Arc<State>,
@@ -69,6 +74,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn serve(stream: TcpStream, state: &State) {
     let mut reader = BufReader::new(stream);
+    let mut served = 0;
     while let Some(mut request) = Message::read_head(&mut reader) {
         if request.field("expect").is_some() && reader.get_mut().write_all(CONTINUE).is_err() {
             return;
@@ -87,6 +93,11 @@ fn serve(stream: TcpStream, state: &State) {
             "/silent" => loop {
                 thread::park();
             },
+            "/stale" if served > 0 => return close(&reader),
+            "/short" => answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec(),
+            "/short-chunked" => {
+                answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec();
+            }
             "/slow" => thread::sleep(Duration::from_secs(1)),
             "/ws" => return echo_bytes(reader),
             _ => {}
@@ -94,11 +105,16 @@ fn serve(stream: TcpStream, state: &State) {
         if reader.get_mut().write_all(&answer).is_err() {
             return;
         }
-        if path == "/close" {
-            let _ = reader.get_mut().shutdown(Shutdown::Both);
-            return;
+        if path == "/close" || path.starts_with("/short") {
+            return close(&reader);
         }
+        served += 1;
     }
+}
+
+/// A clone of the stream is kept, so dropping this one would not do.
+fn close(reader: &BufReader<TcpStream>) {
+    let _ = reader.get_ref().shutdown(Shutdown::Both);
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -113,8 +129,9 @@ fn echo_bytes(mut reader: BufReader<TcpStream>) {
     }
     let mut bytes = [0; 4096];
     while let Ok(n) = reader.read(&mut bytes) {
-        if n == 0 || reader.get_mut().write_all(&bytes[..n]).is_err() {
-            return;
+        if n == 0 || reader.get_mut().write_all(&bytes[..n]).is_err() || bytes[..n].ends_with(b"bye") {
+            break;
         }
     }
+    close(&reader);
 }
