@@ -58,6 +58,11 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
+    /// Whether a body of known length has more than the `n` bytes that are here.
+    pub fn wants_more(&self, n: usize) -> bool {
+        matches!(self.state, State::Length(left) if left > n as u64)
+    }
+
     /// Whether the peer's closing the connection is a proper end.
     pub fn may_end_at_close(&self) -> bool {
         matches!(self.state, State::UntilClose | State::Done)

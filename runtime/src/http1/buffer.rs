@@ -45,8 +45,7 @@ impl Buffer {
                 self.end -= self.start;
                 self.start = 0;
             } else if self.bytes.len() < LARGE {
-                let size = self.bytes.len() * 4;
-                self.bytes.resize(size, 0);
+                self.enlarge();
             }
         }
         &mut self.bytes[self.end..]
@@ -59,10 +58,24 @@ impl Buffer {
 
     /// Grows after a read that left no room: more is likely waiting, and one large read is cheaper than many.
     pub fn grow_if_full(&mut self) {
-        if self.end == self.bytes.len() && self.bytes.len() < LARGE && self.start < self.bytes.len() / 2 {
-            let size = (self.bytes.len() * 4).min(LARGE);
-            self.bytes.resize(size, 0);
+        if self.end == self.bytes.len() && self.bytes.len() < LARGE {
+            self.enlarge();
         }
+    }
+
+    /// Makes room for a large body that is known to come.
+    pub fn expect(&mut self, n: u64) {
+        if n > SMALL as u64 && self.bytes.len() < LARGE {
+            self.enlarge();
+        }
+    }
+
+    fn enlarge(&mut self) {
+        let mut large = LARGE_FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; LARGE]);
+        let len = self.len();
+        large[..len].copy_from_slice(self.data());
+        give_memory(std::mem::replace(&mut self.bytes, large));
+        (self.start, self.end) = (0, len);
     }
 
     /// Says that the first `n` bytes are used up.
@@ -90,23 +103,27 @@ impl Drop for Buffer {
 
 thread_local! {
     static FREE: std::cell::RefCell<Vec<Vec<u8>>> = const { std::cell::RefCell::new(Vec::new()) };
+    static LARGE_FREE: std::cell::RefCell<Vec<Vec<u8>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Keeps at most this many small buffers per thread.
+/// Keeps at most this many small and large buffers per thread: clearing new memory would cost more than the reads.
 const KEEP: usize = 256;
+const KEEP_LARGE: usize = 32;
 
 fn take_memory() -> Vec<u8> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SMALL])
 }
 
 fn give_memory(bytes: Vec<u8>) {
-    if bytes.len() != SMALL {
-        return;
-    }
+    let (store, keep) = match bytes.len() {
+        SMALL => (&FREE, KEEP),
+        LARGE => (&LARGE_FREE, KEEP_LARGE),
+        _ => return,
+    };
     // The thread's store may be gone already while the thread ends.
-    let _ = FREE.try_with(|free| {
+    let _ = store.try_with(|free| {
         let mut free = free.borrow_mut();
-        if free.len() < KEEP {
+        if free.len() < keep {
             free.push(bytes);
         }
     });

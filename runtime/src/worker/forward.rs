@@ -39,6 +39,9 @@ pub struct Patience {
     pub body: Duration,
 }
 
+/// So much of a body is worth a write of its own.
+const ENOUGH: usize = 128 * 1024;
+
 /// See the module.
 pub struct Forward<B> {
     pub body: B,
@@ -255,6 +258,9 @@ impl<B: BodySource> Forward<B> {
                             _ => {}
                         }
                         self.rx = BodyDecoder::new(meta.framing);
+                        if let Framing::Length(n) = meta.framing {
+                            self.up.buffer.expect(n);
+                        }
                         self.meta = meta;
                         return Poll::Ready(Ok(()));
                     }
@@ -279,7 +285,17 @@ impl<B: BodySource> Forward<B> {
         }
         loop {
             match self.rx.decode(&mut self.up.buffer) {
-                Ok(Decoded::Data(n)) => return Poll::Ready(Ok(n)),
+                // What else has arrived goes out with it: one large write is cheaper than two.
+                Ok(Decoded::Data(n)) if n >= ENOUGH || n < self.up.buffer.len() || !self.rx.wants_more(n) => {
+                    return Poll::Ready(Ok(n));
+                }
+                Ok(Decoded::Data(n)) => match self.poll_read(cx, watch) {
+                    Poll::Ready(Ok(more)) if more > 0 => {
+                        watch.arm(self.patience.upstream);
+                        continue;
+                    }
+                    _ => return Poll::Ready(Ok(n)),
+                },
                 Ok(Decoded::End) => return Poll::Ready(Ok(0)),
                 Ok(Decoded::More) => {}
                 Err(reject) => return Poll::Ready(Err(Failure::Malformed(reject))),

@@ -216,6 +216,9 @@ impl Conn {
             self.reply(worker, x, reply, true).await;
             return Next::Linger;
         }
+        if let Framing::Length(n) = meta.framing {
+            self.buffer.expect(n);
+        }
         let mut body = H1Body {
             io: &mut self.io,
             buffer: &mut self.buffer,
