@@ -117,6 +117,26 @@ fn slow_clients_are_told_and_closed() {
     assert_eq!(receive(&mut stream).map(|a| a.status).unwrap_or(408), 408);
 }
 
+/// Whether an HTTP/2 connection is told that it ends.
+fn goes_away(stream: &mut TcpStream) -> bool {
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+        stream.read_exact(&mut payload).expect("a whole frame");
+        match (kind, flags) {
+            (7, _) => return true,
+            // A PING wants its answer before the connection ends.
+            (6, 0) => {
+                head[4] = 1;
+                let _ = stream.write_all(&[&head[..], &payload].concat());
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 #[test]
 fn draining_finishes_what_is_in_flight_and_ends_in_time() {
     let upstream = Upstream::start();
@@ -132,6 +152,9 @@ fn draining_finishes_what_is_in_flight_and_ends_in_time() {
     assert_eq!(ask(&mut idle, "/").expect("an answer").status, 200);
     let mut slow = connect(gw.http);
     slow.write_all(b"GET /wait/1500 HTTP/1.1\r\nHost: test\r\n\r\n").expect("the gateway reads");
+    let mut h2 = connect(gw.http);
+    // The preface, and SETTINGS that change nothing.
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("the gateway reads");
     // Open, and about to speak.
     let mut fresh = connect(gw.http);
     std::thread::sleep(Duration::from_millis(200));
@@ -144,6 +167,7 @@ fn draining_finishes_what_is_in_flight_and_ends_in_time() {
     let answer = ask(&mut fresh, "/").expect("an answer");
     assert!(answer.status == 200 && answer.head.contains("Connection: close"), "{answer:?}");
     assert!(is_closed(&mut idle));
+    assert!(goes_away(&mut h2), "no GOAWAY before the end of an HTTP/2 connection");
     let answer = receive(&mut slow).expect("an answer");
     assert_eq!((answer.status, answer.body.as_str()), (200, "/wait/1500"));
     assert!(answer.head.contains("Connection: close"), "{answer:?}");
