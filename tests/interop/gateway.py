@@ -1,5 +1,6 @@
 """Runs the `gw` under test for the interop scripts, and reports their cases."""
 
+import atexit
 import os
 import pathlib
 import signal
@@ -42,6 +43,8 @@ class Gateway:
         if cert:
             command += ["--listen-tls", f"127.0.0.1:{self.tls_port}", "--tls-cert", cert, "--tls-key", key]
         self.process = subprocess.Popen(command)
+        # A script that breaks off leaves nothing running.
+        atexit.register(self.process.kill)
         wait_for(self.port, self.process)
 
     def terminate(self):

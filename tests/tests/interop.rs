@@ -63,3 +63,8 @@ fn tempdir(script: &str) -> PathBuf {
 fn grpc_calls_are_the_same_through_the_gateway() {
     check("grpc_interop.py");
 }
+
+#[test]
+fn web_sockets_are_the_same_through_the_gateway() {
+    check("websocket_interop.py");
+}

@@ -246,7 +246,9 @@ impl Conn {
                 respond::proxied(x);
                 let mut head = Vec::new();
                 write::switching_protocols(&mut head, &x.response);
-                let ending = Box::pin(tunnel::run(forward, head)).await;
+                // As under Kong, the service's read timeout is how long a WebSocket may be silent.
+                let idle = service_read_timeout(x);
+                let ending = Box::pin(tunnel::run(forward, head, idle)).await;
                 respond::finish(worker, x, ending);
                 Next::Close
             }

@@ -2,15 +2,13 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::forward::Forward;
 use super::io::Io;
 use super::respond::Ending;
 use super::source::H1Body;
 use crate::http1::Buffer;
-
-/// How long a tunnel may be silent in both directions.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// One direction: what was read is written before more is read.
 struct Pipe {
@@ -62,8 +60,10 @@ impl Pipe {
     }
 }
 
-/// Runs the tunnel to its end, after the client was sent `head`, the `101` answer.
-pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, head: Vec<u8>) -> Ending {
+/// Runs the tunnel to its end, after the client was sent `head`, the `101` answer. It ends, too, when it was silent in
+/// both directions for `idle`.
+pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, head: Vec<u8>, idle: Duration) -> Ending {
+    forward.body.watch.arm(idle);
     let mut up = Pipe { ended: false, flushed: false, moved: 0 };
     let mut down = Pipe { ended: false, flushed: false, moved: 0 };
     let mut written = 0;
@@ -83,7 +83,7 @@ pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, head: Vec<u8>) -> Ending
         })();
         match moved {
             Err(e) => return Poll::Ready(Err(e)),
-            Ok(true) => body.watch.arm(IDLE),
+            Ok(true) => body.watch.arm(idle),
             Ok(false) => {}
         }
         if down.flushed {
