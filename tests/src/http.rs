@@ -161,3 +161,14 @@ pub fn get_tls(ca: &Path, addr: SocketAddr, target: &str, fields: &[&str]) -> Me
     from.read_to_end(&mut response.body).expect("memory");
     response
 }
+
+/// Runs `curl` with these arguments, no proxy and no progress, and returns what it prints.
+pub fn curl(args: &[&str]) -> String {
+    let out = Command::new("curl")
+        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60"])
+        .args(args)
+        .output()
+        .expect("curl starts: apt-get install curl");
+    assert!(out.status.success(), "curl {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}

@@ -14,6 +14,11 @@ use crate::http::Message;
 /// - `/stale` is answered only if it is the first request on its connection; else that is closed, as if the server
 ///   had given it up at this very moment
 /// - `/short` and `/short-chunked` break off within the answer's body
+/// - `/chunked` is answered with the request's body in chunks of many sizes, and a trailer
+/// - `/until-close` is answered with the request's body, whose end is the connection's
+/// - `/drip` is answered with `one`, and after a second with `two`
+/// - `/204` and `/304` have no body, though the latter tells how long it would be
+/// - `/hints` is answered after an interim 103
 /// - `/ws` is answered with 101, after which bytes are echoed until `bye`
 ///
 /// All else is answered with 200 and the request's own body, or `ok` if it has none.
@@ -99,17 +104,50 @@ fn serve(stream: TcpStream, state: &State) {
                 answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec();
             }
             "/slow" => thread::sleep(Duration::from_secs(1)),
+            "/chunked" => answer = in_chunks(body),
+            "/until-close" => answer = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", body].concat(),
+            "/drip" => {
+                let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+                if reader.get_mut().write_all(head).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_secs(1));
+                answer = b"3\r\ntwo\r\n0\r\n\r\n".to_vec();
+            }
+            "/204" => answer = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            "/304" => {
+                answer = b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 2\r\n\r\n".to_vec()
+            }
+            "/hints" => {
+                answer = [b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n", answer.as_slice()].concat();
+            }
             "/ws" => return echo_bytes(reader),
             _ => {}
         }
         if reader.get_mut().write_all(&answer).is_err() {
             return;
         }
-        if path == "/close" || path.starts_with("/short") {
+        if matches!(path, "/close" | "/until-close") || path.starts_with("/short") {
             return close(&reader);
         }
         served += 1;
     }
+}
+
+/// An answer in chunks of 1, 2, 3 and more bytes, with a chunk extension and a trailer.
+fn in_chunks(body: &[u8]) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n".to_vec();
+    let (mut rest, mut size) = (body, 1);
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(size.min(rest.len()));
+        answer.extend(format!("{:X};n={size}\r\n", chunk.len()).bytes());
+        answer.extend_from_slice(chunk);
+        answer.extend_from_slice(b"\r\n");
+        rest = after;
+        size = size * 3 / 2 + 1;
+    }
+    answer.extend_from_slice(b"0\r\nX-Sum: 1\r\n\r\n");
+    answer
 }
 
 /// A clone of the stream is kept, so dropping this one would not do.

@@ -1,0 +1,254 @@
+//! The same request and answer over every protocol and framing that a client or an upstream may choose.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use gw_tests::binary::gw;
+use gw_tests::folder::Folder;
+use gw_tests::gateway::Gateway;
+use gw_tests::http::{Connection, Message, curl};
+use gw_tests::upstream::Upstream;
+
+/// A gateway with TLS and without before one upstream.
+struct Place {
+    gateway: Gateway,
+    upstream: Upstream,
+    folder: Folder,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (upstream, folder) = (Upstream::start(), Folder::new("protocols"));
+        let text = format!(
+            "_format_version: \"3.0\"\nservices:\n- {{ name: s, url: \"http://{}\", routes: [{{ paths: [/] }}] }}\n",
+            upstream.addr()
+        );
+        let config = folder.write("kong.yaml", &text);
+        let certs = folder.path().join("certs");
+        let made = gw().args(["certs", "server", "--out"]).arg(&certs).output().expect("gw starts");
+        assert!(made.status.success(), "{made:?}");
+        let file = |name: &str| certs.join(name).display().to_string();
+        let (cert, key) = (file("server.pem"), file("server-key.pem"));
+        let gateway =
+            Gateway::start(&config, &["--listen-tls", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key]);
+        Self { gateway, upstream, folder }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.gateway.addr()
+    }
+
+    /// What `curl` needs for each way to the gateway: its name, its flags, its URL, and the version it must speak.
+    fn ways(&self) -> [(&'static str, Vec<String>, String, &'static str); 4] {
+        let ca = self.folder.path().join("certs/ca.pem").display().to_string();
+        let plain = format!("http://{}", self.addr());
+        let tls = format!("https://localhost:{}", self.gateway.tls_addr().port());
+        let flags = |all: &[&str]| all.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>();
+        [
+            ("HTTP/1.1", flags(&["--http1.1"]), plain.clone(), "1.1"),
+            ("HTTP/1.1 over TLS", flags(&["--http1.1", "--ipv4", "--cacert", &ca]), tls.clone(), "1.1"),
+            ("HTTP/2 in clear text", flags(&["--http2-prior-knowledge"]), plain, "2"),
+            ("HTTP/2 over TLS", flags(&["--http2", "--ipv4", "--cacert", &ca]), tls, "2"),
+        ]
+    }
+
+    /// The answer to bytes that are written as they are, on a connection of their own.
+    fn raw(&self, bytes: impl AsRef<[u8]>) -> Message {
+        let mut connection = Connection::open(self.addr());
+        connection.send(bytes);
+        connection.response()
+    }
+}
+
+/// Bytes without a pattern that a mistake could hide in.
+fn noise(n: u32) -> Vec<u8> {
+    (0..n).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn ten_megabytes_go_up_and_down_over_every_protocol() {
+    let place = Place::new();
+    let body = noise(10 * 1024 * 1024);
+    let (up, down) = (place.folder.path().join("up"), place.folder.path().join("down"));
+    std::fs::write(&up, &body).expect("the folder is writable");
+    for (way, flags, url, version) in place.ways() {
+        for path in ["/length", "/chunked", "/until-close"] {
+            let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
+            let (url, data) = (format!("{url}{path}"), format!("@{}", up.display()));
+            let down = down.display().to_string();
+            args.extend([
+                "--data-binary",
+                &data,
+                "--output",
+                &down,
+                "--write-out",
+                "%{http_code} %{http_version}",
+            ]);
+            args.push(&url);
+            assert_eq!(curl(&args), format!("200 {version}"), "{way} {path}");
+            let got = std::fs::read(&down).expect("curl wrote it");
+            assert!(got == body, "{way} {path}: {} bytes came, not the same", got.len());
+            let seen = place.upstream.seen();
+            let request = seen.last().expect("it was forwarded");
+            assert!(request.body == body, "{way} {path}: the upstream got {} bytes", request.body.len());
+            assert_eq!(request.start, format!("POST {path} HTTP/1.1"), "{way}");
+        }
+    }
+}
+
+#[test]
+fn many_requests_share_one_http2_connection() {
+    let place = Place::new();
+    let [.., (_, flags, url, _)] = place.ways();
+    let urls: Vec<String> = (0..60).map(|n| format!("{url}/{n}")).collect();
+    let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
+    args.extend(["--parallel", "--parallel-max", "20", "--write-out", "\n%{http_code} %{num_connects}\n"]);
+    args.extend(urls.iter().map(String::as_str));
+    let out = curl(&args);
+    assert_eq!(out.lines().filter(|l| l.contains("200 ")).count(), 60, "{out}");
+    let mut paths: Vec<_> = place.upstream.seen().iter().map(|r| r.target().to_owned()).collect();
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), 60, "each was forwarded");
+}
+
+#[test]
+fn an_upstream_cannot_tell_the_protocols_apart() {
+    let place = Place::new();
+    for (way, flags, url, version) in place.ways() {
+        let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let url = format!("{url}/a%20b?c=d");
+        args.extend([
+            "--header",
+            "Cookie: a=1; b=2",
+            "--header",
+            "X-Mine: yes",
+            "--header",
+            "Host: api.test:81",
+        ]);
+        args.extend(["--header", "TE: trailers", "--write-out", "%{http_version}"]);
+        args.push(&url);
+        assert_eq!(curl(&args), format!("ok{version}"), "{way}");
+        let seen = place.upstream.seen();
+        let request = seen.last().expect("it was forwarded");
+        assert_eq!(request.start, "GET /a%20b?c=d HTTP/1.1", "{way}");
+        let host = place.upstream.addr().to_string();
+        for (name, value) in [
+            ("host", Some(host.as_str())),
+            ("cookie", Some("a=1; b=2")),
+            ("x-mine", Some("yes")),
+            ("x-forwarded-host", Some("api.test")),
+            ("x-forwarded-proto", Some(if way.contains("TLS") { "https" } else { "http" })),
+            ("x-forwarded-for", Some("127.0.0.1")),
+            ("x-real-ip", Some("127.0.0.1")),
+            ("transfer-encoding", None),
+            ("upgrade", None),
+            ("keep-alive", None),
+        ] {
+            assert_eq!(request.field(name), value, "{way}: {name} in {request:#?}");
+        }
+    }
+}
+
+#[test]
+fn chunks_of_any_size_are_one_body() {
+    let place = Place::new();
+    let body = noise(40_000);
+    let mut request =
+        b"POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Admin\r\n\r\n"
+            .to_vec();
+    for chunk in body.chunks(777) {
+        request.extend(format!("{:x};name=\"value\"\r\n", chunk.len()).bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\nX-Admin: yes\r\n\r\n");
+    let answer = place.raw(&request);
+    assert!(answer.status() == 200 && answer.body == body, "{:?}", answer.fields);
+    let seen = place.upstream.seen();
+    assert!(seen[0].body == body, "{:?}", seen[0].fields);
+    assert_eq!(seen[0].field("x-admin"), None, "a trailer is not a header");
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_chunks() {
+    let place = Place::new();
+    for path in ["/chunked", "/until-close", "/length"] {
+        let answer = place.raw(format!("POST {path} HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello"));
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "{path}: {answer:?}");
+        assert_eq!(answer.field("transfer-encoding"), None, "{path}");
+    }
+}
+
+#[test]
+fn answers_without_a_body_leave_the_connection_usable() {
+    let place = Place::new();
+    let mut connection = Connection::open(place.addr());
+    for (method, path, status, length) in [
+        ("GET", "/204", 204, None),
+        ("GET", "/304", 304, Some("2")),
+        ("HEAD", "/length", 200, Some("2")),
+        ("HEAD", "/304", 304, Some("2")),
+    ] {
+        connection.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let head = connection.head();
+        assert_eq!((head.status(), head.field("content-length")), (status, length), "{method} {path}");
+        assert_eq!(head.field("transfer-encoding"), None, "{method} {path}");
+    }
+    connection.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.response().text(), "ok", "no stray byte stands before this answer");
+}
+
+#[test]
+fn what_an_upstream_sends_is_sent_on_at_once() {
+    let place = Place::new();
+    let started = Instant::now();
+    let mut connection = Connection::open(place.addr());
+    connection.send("GET /drip HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(connection.head().status(), 200);
+    assert_eq!(connection.bytes(8), b"3\r\none\r\n");
+    let first = started.elapsed();
+    assert_eq!(connection.bytes(13), b"3\r\ntwo\r\n0\r\n\r\n");
+    let all = started.elapsed();
+    assert!(
+        all - first > Duration::from_millis(500),
+        "the first part came after {first:?}, all after {all:?}"
+    );
+}
+
+#[test]
+fn interim_answers_are_not_taken_for_the_answer() {
+    let place = Place::new();
+    let answer = place.raw("GET /hints HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{answer:?}");
+}
+
+#[test]
+fn every_form_of_target_is_understood_or_refused() {
+    let place = Place::new();
+    for (line, status, forwarded) in [
+        ("GET http://other.test/a?b HTTP/1.1", 200, Some("/a?b")),
+        ("GET HTTPS://other.test HTTP/1.1", 200, Some("/")),
+        ("OPTIONS * HTTP/1.1", 204, None),
+        ("GET * HTTP/1.1", 400, None),
+        ("CONNECT other.test:443 HTTP/1.1", 405, None),
+        ("TRACE / HTTP/1.1", 405, None),
+        ("GET a HTTP/1.1", 400, None),
+        ("GET ftp://other.test/ HTTP/1.1", 400, None),
+        ("GET http://user@other.test/ HTTP/1.1", 400, None),
+        ("GET / HTTP/1.2", 505, None),
+        ("GET / HTTP/3.0", 505, None),
+        ("GET /", 400, None),
+        ("get / HTTP/1.1", 400, None),
+        ("GET  / HTTP/1.1", 400, None),
+    ] {
+        let before = place.upstream.seen().len();
+        let answer = place.raw(format!("{line}\r\nHost: a.test\r\nConnection: close\r\n\r\n"));
+        assert_eq!(answer.status(), status, "{line}: {answer:?}");
+        let seen = place.upstream.seen();
+        assert_eq!(seen.get(before).map(Message::target), forwarded, "{line}");
+        if line.contains("other.test") && forwarded.is_some() {
+            assert_eq!(seen[before].field("x-forwarded-host"), Some("other.test"), "the target's host wins");
+        }
+    }
+}
