@@ -3,6 +3,7 @@
 import atexit
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -12,9 +13,16 @@ import traceback
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port below the range that the system hands out, so that no connection takes it before the gateway does."""
+    for _ in range(100):
+        port = random.randrange(16000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port was found")
 
 
 def wait_for(port, process=None):
