@@ -26,6 +26,12 @@ pub fn listeners(args: &Args, gateway: &Gateway) -> Result<Vec<Listener>, WithCo
     wanted.extend(args.listen.iter().map(|a| (*a, false)));
     wanted.extend(args.listen_tls.iter().map(|a| (*a, true)));
     if wanted.is_empty() {
+        if let Some(l) = gateway.listeners.iter().find(|l| l.proxy_protocol) {
+            // Serving it as if nothing came before the request would refuse every client of the proxy.
+            let message =
+                format!("the listener {} asks for `proxy_protocol`, which gw cannot speak yet", l.addr);
+            return Err(WithCode(Code::Usage, message));
+        }
         wanted.extend(gateway.listeners.iter().map(|l| (l.addr, l.tls)));
     }
     if wanted.is_empty() {
