@@ -194,7 +194,8 @@ impl Chains<'_> {
         }
         let mut steps: Vec<(u16, u32)> = best.into_iter().map(|(place, (_, step))| (place, step)).collect();
         steps.sort_unstable();
-        Chain { steps: steps.into() }
+        let filters = steps.iter().any(|(_, step)| self.steps[*step as usize].filters_response());
+        Chain { steps: steps.into(), filters }
     }
 }
 

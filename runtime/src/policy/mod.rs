@@ -10,6 +10,7 @@ pub mod bot_detection;
 pub mod config;
 pub mod correlation_id;
 pub mod cors;
+pub mod filter;
 pub mod form;
 pub mod hmac_auth;
 pub mod identity;
@@ -36,6 +37,7 @@ pub mod unsupported;
 
 use std::sync::Arc;
 
+pub use filter::BodyFilter;
 pub use registry::Step;
 pub use reply::Reply;
 
@@ -130,9 +132,24 @@ pub trait Policy: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Replaces the response body. Runs after [`Policy::response`].
-    fn response_body(&self, _x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
-        body
+    /// Replaces the response body. Runs after [`Policy::response`], and may still change the head.
+    ///
+    /// # Errors
+    /// The answer in place of one whose body cannot be changed. No other policy sees the body then.
+    fn response_body(&self, _x: &mut Exchange, body: Vec<u8>) -> Result<Vec<u8>, Reply> {
+        Ok(body)
+    }
+
+    /// Whether [`Policy::response_filter`] is worth asking.
+    fn filters_response(&self) -> bool {
+        false
+    }
+
+    /// Last word on the head, and a filter for the body where it is to be changed as it passes. `length` is the body's,
+    /// in bytes, if it is known. Runs after all [`Policy::response_body`], and for answers without a body, too, whose
+    /// filter is thrown away.
+    fn response_filter(&self, _x: &mut Exchange, _length: Option<u64>) -> Option<Box<dyn BodyFilter>> {
+        None
     }
 
     /// Names of request headers that this configured policy sets, so clients never may.

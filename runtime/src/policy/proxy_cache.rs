@@ -252,14 +252,14 @@ impl Policy for ProxyCache {
         matches!(x.kept::<State>(), Some(State::Keeping { .. }))
     }
 
-    fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
+    fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Result<Vec<u8>, Reply> {
         if body.len() <= LONGEST
             && let Some(State::Keeping { key, entry, keep_s }) = x.kept()
         {
             let entry = Entry { body: Bytes::copy_from_slice(&body), ..entry.clone() };
             self.store.put(*key, entry, *keep_s);
         }
-        body
+        Ok(body)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one list of policies. Dispatch, schema, documentation and `gw validate` all come from it.
 
-use super::{Answer, Cx, Descriptor, Flow, Policy};
+use super::{Answer, BodyFilter, Cx, Descriptor, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::model::schema::Record;
 
@@ -56,8 +56,18 @@ macro_rules! policies {
             }
 
             /// See [`Policy::response_body`].
-            pub fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
+            pub fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Result<Vec<u8>, Reply> {
                 match self { $(Self::$variant(p) => p.response_body(x, body),)* }
+            }
+
+            /// See [`Policy::filters_response`].
+            pub fn filters_response(&self) -> bool {
+                match self { $(Self::$variant(p) => p.filters_response(),)* }
+            }
+
+            /// See [`Policy::response_filter`].
+            pub fn response_filter(&self, x: &mut Exchange, length: Option<u64>) -> Option<Box<dyn BodyFilter>> {
+                match self { $(Self::$variant(p) => p.response_filter(x, length),)* }
             }
 
             /// See [`Policy::sets_headers`].

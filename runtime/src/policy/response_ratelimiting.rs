@@ -255,8 +255,8 @@ impl Policy for ResponseRateLimiting {
         x.kept::<Stopped>().is_some()
     }
 
-    fn response_body(&self, _x: &mut Exchange, _body: Vec<u8>) -> Vec<u8> {
-        Vec::new()
+    fn response_body(&self, _x: &mut Exchange, _body: Vec<u8>) -> Result<Vec<u8>, Reply> {
+        Ok(Vec::new())
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::form::append_json;
 use super::transform::{self, Header, Pair};
-use super::{Cx, Descriptor, Flow, Policy};
+use super::{Cx, Descriptor, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
 use crate::model::schema::{Field, Kind, Record, TEXT};
@@ -157,14 +157,14 @@ impl Policy for ResponseTransformer {
         self.changes_body(&x.response.fields)
     }
 
-    fn response_body(&self, _x: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
-        match serde_json::from_slice::<Value>(&body) {
+    fn response_body(&self, _x: &mut Exchange, body: Vec<u8>) -> Result<Vec<u8>, Reply> {
+        Ok(match serde_json::from_slice::<Value>(&body) {
             Ok(Value::Object(mut map)) => {
                 self.json.apply(&mut map);
                 serde_json::to_vec(&map).unwrap_or(body)
             }
             _ => body,
-        }
+        })
     }
 }
 

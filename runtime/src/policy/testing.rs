@@ -253,7 +253,15 @@ pub fn response<P: Policy>(policy: &P, x: &mut Exchange, text: &str) -> String {
 
 fn finish<P: Policy>(policy: &P, x: &mut Exchange, body: Vec<u8>) -> String {
     policy.response(x);
-    let body = if policy.wants_response_body(x) { policy.response_body(x, body) } else { body };
+    let body = match policy.wants_response_body(x) {
+        true => policy.response_body(x, body).unwrap_or_else(|reply| {
+            x.response.status = reply.status;
+            x.response.fields.clear();
+            reply.write_fields(&mut x.response.fields);
+            reply.body.to_vec()
+        }),
+        false => body,
+    };
     String::from_utf8(body).expect("tests speak UTF-8")
 }
 

@@ -48,6 +48,8 @@ pub struct Snapshot {
 pub struct Chain {
     /// Position in [`crate::policy::order::ORDER`] and index into [`Snapshot::steps`].
     pub steps: Box<[(u16, u32)]>,
+    /// Whether any of them filters responses ([`crate::policy::Policy::filters_response`]).
+    pub filters: bool,
 }
 
 /// A route, without what the router has compiled away.

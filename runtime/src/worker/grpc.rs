@@ -285,9 +285,12 @@ async fn changed(mut s: Streamed) -> Response<Outgoing> {
         let error = ProxyError::Exchange(failure);
         worker.sink.proxy_error(&mut x, &error);
         let reply = error.reply(&x);
-        return h2::answer(&worker, x, reply);
+        return h2::answer_instead(&worker, x, reply);
     }
-    let body = pipeline::change_body(&mut x, all);
+    let body = match pipeline::change_body(&mut x, all) {
+        Ok(body) => body,
+        Err(reply) => return h2::answer_instead(&worker, x, reply),
+    };
     let ending = Ending { request_bytes: s.source.sent(), response_bytes: body.len() as u64, broken: false };
     respond::finish(&worker, &mut x, ending);
     let head = h2::head(&x);

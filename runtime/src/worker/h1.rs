@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::context::Worker;
 use super::deadline::{FRESH, Watch};
+use super::filtering::Filtering;
 use super::forward::{Failure, Forward};
 use super::io::Io;
 use super::pipeline::{self, Decision};
@@ -20,7 +21,7 @@ use crate::http1::request::{self, Meta};
 use crate::http1::write::{self, ClientLine};
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, Reject};
 use crate::message::Version;
-use crate::policy::Reply;
+use crate::policy::{BodyFilter, Reply};
 
 /// What begins an HTTP/2 connection without TLS.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -377,21 +378,26 @@ async fn relay(
     let mut whole = None;
     if pipeline::wants_body(x) && forward.meta.framing != Framing::None {
         match Box::pin(collect(&mut forward, x.snapshot.gateway.limits.buffered_body)).await {
-            Ok(body) => whole = Some(pipeline::change_body(x, body)),
+            Ok(body) => whole = Some(respond::changed(x, body)),
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);
                 worker.sink.proxy_error(x, &error);
                 let reply = error.reply(x);
-                let body = respond::local(x, reply);
-                x.local_response = true;
-                whole = Some(body.to_vec());
+                whole = Some(respond::instead(x, reply));
             }
         }
     }
+    let filter = match &whole {
+        Some(_) => None,
+        None => pipeline::filter(x, known_length(x, forward.meta.framing)),
+    };
+    let filter = filter.filter(|_| forward.meta.framing != Framing::None);
     let http10 = x.request.version == Version::H10;
     let framing = match (&whole, forward.meta.framing) {
         (Some(b), _) if b.is_empty() => Framing::None,
         (Some(b), _) => Framing::Length(b.len() as u64),
+        (None, Framing::Length(_)) if filter.is_some() && !http10 => Framing::Chunked,
+        (None, Framing::Length(_)) if filter.is_some() => Framing::UntilClose,
         (None, Framing::Chunked | Framing::UntilClose) if http10 => Framing::UntilClose,
         (None, Framing::UntilClose) => Framing::Chunked,
         (None, f) => f,
@@ -407,12 +413,15 @@ async fn relay(
         ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated, head_only };
     let mut sender = Sender::new(framing == Framing::Chunked);
     write::response(sender.head(), &x.response, &line);
-    let broken = match whole {
-        Some(body) => {
+    let broken = match (whole, filter) {
+        (Some(body), _) => {
             sender.add(&body);
             flush_to(&mut sender, &mut forward, x).await.is_err()
         }
-        None => match stream(&mut sender, &mut forward, x).await {
+        (None, filter) => match match filter {
+            None => stream(&mut sender, &mut forward, x).await,
+            Some(filter) => Box::pin(stream_filtered(&mut sender, &mut forward, filter)).await,
+        } {
             Ok(()) => false,
             // While something was waited for, what was there has been sent already.
             Err(Failure::Timeout) => true,
@@ -444,6 +453,15 @@ fn stated_length(x: &Exchange) -> Option<u64> {
         return None;
     }
     x.response.fields.text(&crate::message::names::CONTENT_LENGTH)?.parse().ok()
+}
+
+/// How long the body of an upstream's answer is, if that is known; where there is none, how long it would be.
+pub fn known_length(x: &Exchange, framing: Framing) -> Option<u64> {
+    match framing {
+        Framing::Length(n) => Some(n),
+        Framing::None => Some(stated_length(x).unwrap_or(0)),
+        Framing::Chunked | Framing::UntilClose => None,
+    }
 }
 
 async fn flush_to(
@@ -541,6 +559,47 @@ async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exch
                     }
                     return Poll::Pending;
                 }
+            }
+        }
+    })
+    .await
+}
+
+/// As [`stream`], with a body that passes a filter.
+async fn stream_filtered(
+    sender: &mut Sender,
+    forward: &mut Forward<H1Body<'_>>,
+    filter: Box<dyn BodyFilter>,
+) -> Result<(), Failure> {
+    let mut filtering = Filtering::new(filter);
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut waiting = false;
+            if sender.has_room() && !filtering.is_over() {
+                let watch = forward.body.watch;
+                match filtering.poll(forward, cx, watch) {
+                    Poll::Ready(Ok(some)) => {
+                        if some {
+                            sender.add(filtering.out());
+                        }
+                        if filtering.is_over() {
+                            sender.end();
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => waiting = true,
+                }
+            }
+            match sender.poll_flush(forward.body.io, cx) {
+                Poll::Ready(Ok(())) if filtering.is_over() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
+                Poll::Pending if forward.body.watch.poll_over(cx) => {
+                    return Poll::Ready(Err(Failure::Timeout));
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     })

@@ -16,9 +16,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::context::Worker;
 use super::deadline::Watch;
+use super::filtering::Filtering;
 use super::forward::{Failure, Forward};
 use super::grpc;
 use super::guard::Guarded;
+use super::h1::known_length;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
@@ -130,21 +132,23 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
     if pipeline::wants_body(&x) && forward.meta.framing != Framing::None {
         return match whole(&mut forward, &watch, x.snapshot.gateway.limits.buffered_body).await {
             Ok(body) => {
-                let body = pipeline::change_body(&mut x, body);
+                let body = respond::changed(&mut x, body);
                 let sent = body.len() as u64;
                 let ending =
                     Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
                 give_back(&worker, forward);
-                finished(&worker, x, Bytes::from(body), ending)
+                finished(&worker, x, body, ending)
             }
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);
                 worker.sink.proxy_error(&mut x, &error);
                 let reply = error.reply(&x);
-                answer(&worker, x, reply)
+                answer_instead(&worker, x, reply)
             }
         };
     }
+    let length = known_length(&x, forward.meta.framing);
+    let filter = pipeline::filter(&mut x, length).map(Filtering::new);
     if forward.response_done() {
         let ending = Ending { request_bytes: forward.request_bytes(), ..Ending::default() };
         give_back(&worker, forward);
@@ -152,13 +156,13 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
     }
     let mut response = head(&x);
     let length = match forward.meta.framing {
-        Framing::Length(n) => {
+        Framing::Length(n) if filter.is_none() => {
             response.headers_mut().insert(http::header::CONTENT_LENGTH, n.into());
             Some(n)
         }
         _ => None,
     };
-    let streamed = Streamed { worker, x: Some(x), forward: Some(forward), watch, length, sent: 0 };
+    let streamed = Streamed { worker, x: Some(x), forward: Some(forward), watch, filter, length, sent: 0 };
     response.map(|()| Outgoing::Stream(Box::new(streamed)))
 }
 
@@ -235,6 +239,14 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
     Ok(kind)
 }
 
+/// The gateway's own answer in place of an upstream's whose body is no good.
+pub fn answer_instead(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<Outgoing> {
+    let reply = if reply::calls_grpc(&x.request) { reply.into_grpc() } else { reply };
+    let body = respond::instead(&mut x, reply);
+    let ending = Ending { response_bytes: body.len() as u64, ..Ending::default() };
+    finished(worker, x, body, ending)
+}
+
 /// The gateway's own answer.
 pub fn answer(worker: &Rc<Worker>, mut x: Box<Exchange>, reply: Reply) -> Response<Outgoing> {
     let reply = if reply::calls_grpc(&x.request) { reply.into_grpc() } else { reply };
@@ -290,6 +302,7 @@ pub struct Streamed {
     x: Option<Box<Exchange>>,
     forward: Option<Box<Forward<H2Body>>>,
     watch: Watch,
+    filter: Option<Filtering>,
     length: Option<u64>,
     sent: u64,
 }
@@ -353,6 +366,12 @@ const PIECE: usize = 64 * 1024;
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(forward) = &mut self.forward else { return Poll::Ready(None) };
+        if let Some(filter) = &mut self.filter {
+            let polled = filter.poll(forward, cx, &self.watch);
+            let piece = polled.map_ok(|some| some.then(|| Bytes::copy_from_slice(filter.out())));
+            let over = filter.is_over();
+            return self.filtered(piece, over);
+        }
         match forward.poll_data(cx, &self.watch) {
             Poll::Ready(Ok(0)) => {
                 self.end(false);
@@ -375,6 +394,26 @@ impl Streamed {
                 Poll::Ready(Some(Err(Broken(None))))
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn filtered(
+        &mut self,
+        polled: Poll<Result<Option<Bytes>, Failure>>,
+        over: bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match std::task::ready!(polled) {
+            Ok(piece) => {
+                self.sent += piece.as_ref().map_or(0, |p| p.len() as u64);
+                if over {
+                    self.end(false);
+                }
+                Poll::Ready(piece.map(|p| Ok(Frame::data(p))))
+            }
+            Err(_) => {
+                self.end(true);
+                Poll::Ready(Some(Err(Broken(None))))
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod context;
 pub mod deadline;
+pub mod filtering;
 pub mod forward;
 pub mod grpc;
 pub mod guard;

@@ -7,7 +7,7 @@ use super::context::Worker;
 use super::source::{BodySource, collect};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, RequestHead, Version, names, split_port};
-use crate::policy::{Answer, Effect, Flow, Reply, Step, reply};
+use crate::policy::{Answer, BodyFilter, Effect, Flow, Reply, Step, reply};
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::{forwarded_prefix, upstream_path};
 use crate::route::{Match, Query};
@@ -220,16 +220,31 @@ pub fn wants_body(x: &Exchange) -> bool {
 }
 
 /// Lets the policies that want it change the response's body.
-pub fn change_body(x: &mut Exchange, mut body: Vec<u8>) -> Vec<u8> {
-    let Some(chain) = response_chain(x) else { return body };
+///
+/// # Errors
+/// The answer in its place.
+pub fn change_body(x: &mut Exchange, mut body: Vec<u8>) -> Result<Vec<u8>, Reply> {
+    let Some(chain) = response_chain(x) else { return Ok(body) };
     let snapshot = x.snapshot.clone();
     for &(_, step) in &snapshot.chains[chain.0 as usize].steps {
         let step = &snapshot.steps[step as usize];
         if step.wants_response_body(x) {
-            body = step.response_body(x, body);
+            body = step.response_body(x, body)?;
         }
     }
-    body
+    Ok(body)
+}
+
+/// The filter through which the response's body of `length` bytes, if that is known, is to pass. The head is final after
+/// this.
+pub fn filter(x: &mut Exchange, length: Option<u64>) -> Option<Box<dyn BodyFilter>> {
+    let chain = response_chain(x)?;
+    if !x.snapshot.chains[chain.0 as usize].filters {
+        return None;
+    }
+    let snapshot = x.snapshot.clone();
+    let steps = snapshot.chains[chain.0 as usize].steps.iter();
+    steps.map(|(_, step)| &snapshot.steps[*step as usize]).find_map(|step| step.response_filter(x, length))
 }
 
 /// The client's address behind trusted proxies (Kong's and nginx's real-ip rules).

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::context::Worker;
 use super::pipeline;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, names};
-use crate::policy::Reply;
+use crate::policy::{Reply, filter};
 
 const UPSTREAM_LATENCY: &str = "X-Kong-Upstream-Latency";
 const PROXY_LATENCY: &str = "X-Kong-Proxy-Latency";
@@ -47,7 +49,42 @@ pub fn proxied_via(x: &mut Exchange, via: &str) {
 }
 
 /// Makes the head of the gateway's own answer in `x.response`; gives back the body.
-pub fn local(x: &mut Exchange, reply: Reply) -> bytes::Bytes {
+pub fn local(x: &mut Exchange, reply: Reply) -> Bytes {
+    let body = local_head(x, reply);
+    if !pipeline::wants_body(x) {
+        return filtered(x, body);
+    }
+    changed(x, body.to_vec())
+}
+
+/// The gateway's answer in place of one whose body is no good; no policy changes this one's body.
+pub fn instead(x: &mut Exchange, reply: Reply) -> Bytes {
+    local_head(x, reply)
+}
+
+/// Lets policies change a body that is here whole; gives back what the client gets.
+pub fn changed(x: &mut Exchange, body: Vec<u8>) -> Bytes {
+    match pipeline::change_body(x, body) {
+        Ok(body) => filtered(x, body.into()),
+        Err(reply) => instead(x, reply),
+    }
+}
+
+/// Passes a body that is here whole through the policies' filter, if there is one.
+fn filtered(x: &mut Exchange, body: Bytes) -> Bytes {
+    let Some(mut filter) = pipeline::filter(x, Some(body.len() as u64)) else { return body };
+    match filter::whole(&mut *filter, &body, x.snapshot.gateway.limits.buffered_body) {
+        Ok(body) => body.into(),
+        Err(error) => {
+            x.keep(crate::telemetry::Why(error.0.to_owned()));
+            let message = "An invalid response was received from the upstream server";
+            let reply = Reply::gateway_error(&x.request, x.request_id, 502, message);
+            instead(x, reply)
+        }
+    }
+}
+
+fn local_head(x: &mut Exchange, reply: Reply) -> Bytes {
     x.local_response = true;
     x.response.status = reply.status;
     x.response.fields.clear();
@@ -57,10 +94,7 @@ pub fn local(x: &mut Exchange, reply: Reply) -> bytes::Bytes {
     push_ms(x, 2, clock::monotonic().duration_since(x.now.instant));
     push_request_id(x);
     pipeline::respond(x);
-    if !pipeline::wants_body(x) {
-        return reply.body;
-    }
-    pipeline::change_body(x, reply.body.to_vec()).into()
+    reply.body
 }
 
 /// `Date`, made once a second.

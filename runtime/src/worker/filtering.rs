@@ -1,0 +1,96 @@
+//! An upstream's body on its way through a policy's filter.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::deadline::Watch;
+use super::forward::{Failure, Forward};
+use super::sender::SMALL;
+use super::source::BodySource;
+use crate::http1::Reject;
+use crate::policy::BodyFilter;
+use crate::policy::filter::FilterError;
+
+/// How long an upstream may pause before what the filter holds is sent. Filters such as compressors do worse the more
+/// often they are emptied, and bytes that are on their way already arrive sooner than this.
+const IDLE: Duration = Duration::from_millis(5);
+
+/// See the module.
+pub struct Filtering {
+    filter: Box<dyn BodyFilter>,
+    out: Vec<u8>,
+    /// The filter may hold something that was not given out.
+    holds: bool,
+    /// When the pause is too long; the timer is made only for bodies that pause.
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    pausing: bool,
+    over: bool,
+}
+
+impl Filtering {
+    /// A body for which `filter` was made.
+    pub fn new(filter: Box<dyn BodyFilter>) -> Self {
+        Self { filter, out: Vec::new(), holds: false, pause: None, pausing: false, over: false }
+    }
+
+    /// Waits for more of the filtered body, which is then in [`Filtering::out`] until the next call; `false` at its end.
+    pub fn poll<B: BodySource>(
+        &mut self,
+        forward: &mut Forward<B>,
+        cx: &mut Context<'_>,
+        watch: &Watch,
+    ) -> Poll<Result<bool, Failure>> {
+        self.out.clear();
+        while self.out.len() < SMALL && !self.over {
+            match forward.poll_data(cx, watch) {
+                Poll::Ready(Ok(0)) => self.over = self.filter.finish(&mut self.out).map_err(broken)?,
+                Poll::Ready(Ok(n)) => {
+                    let piece = &forward.data()[..n.min(SMALL)];
+                    let taken = self.filter.push(piece, &mut self.out).map_err(broken)?;
+                    forward.consume_data(taken);
+                    (self.holds, self.pausing) = (true, false);
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending if !self.holds => return Poll::Pending,
+                Poll::Pending if !self.out.is_empty() => break,
+                Poll::Pending => {
+                    ready!(self.poll_pause(cx));
+                    self.filter.flush(&mut self.out).map_err(broken)?;
+                    self.holds = false;
+                    if self.out.is_empty() {
+                        return Poll::Pending;
+                    }
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(!self.out.is_empty()))
+    }
+
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE)));
+        if !self.pausing {
+            self.pausing = true;
+            timer.set(tokio::time::sleep(IDLE));
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.pausing = false;
+        Poll::Ready(())
+    }
+
+    /// What came of the last [`Filtering::poll`].
+    pub fn out(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Whether all of the filtered body was given out.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+fn broken(error: FilterError) -> Failure {
+    Failure::Malformed(Reject::bad(error.0))
+}
