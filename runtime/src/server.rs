@@ -47,18 +47,7 @@ pub struct Server {
 impl Server {
     /// Starts every thread; connections are taken from now on.
     pub fn start(snapshot: Snapshot, options: Options) -> io::Result<Self> {
-        let common = Arc::new(Common {
-            publisher: Publisher::new(snapshot),
-            resolver: Resolver::start(options.overrides),
-            rings: Rings::default(),
-            reloads: Reloads::default(),
-            connections: AtomicUsize::new(0),
-            connections_max: options.connections_max,
-            per_ip: Mutex::default(),
-            over_limit: AtomicU64::new(0),
-            over_ip_limit: AtomicU64::new(0),
-            next_connection: AtomicU64::new(1),
-        });
+        let common = common(snapshot, options.overrides, options.connections_max);
         common.reloads.started(options.hash);
         resolve_ahead(&common);
         let (stop, stopped) = watch::channel(false);
@@ -114,6 +103,27 @@ impl Server {
             let _ = worker.join();
         }
     }
+}
+
+fn common(snapshot: Snapshot, overrides: Vec<Override>, connections_max: usize) -> Arc<Common> {
+    Arc::new(Common {
+        publisher: Publisher::new(snapshot),
+        resolver: Resolver::start(overrides),
+        rings: Rings::default(),
+        reloads: Reloads::default(),
+        connections: AtomicUsize::new(0),
+        connections_max,
+        per_ip: Mutex::default(),
+        over_limit: AtomicU64::new(0),
+        over_ip_limit: AtomicU64::new(0),
+        next_connection: AtomicU64::new(1),
+    })
+}
+
+/// What a worker needs, for tests of what it does.
+#[cfg(test)]
+pub fn common_for_tests(snapshot: Snapshot) -> Arc<Common> {
+    common(snapshot, Vec::new(), 1000)
 }
 
 /// What a worker's sink is made of on its own thread.

@@ -1,5 +1,6 @@
 //! The waits that policies can cause, performed for them: a policy says what it needs, this does it.
 
+pub mod call;
 pub mod redis;
 
 use crate::policy::{Answer, BodyError, Effect};
@@ -15,8 +16,9 @@ impl Effects {
     pub async fn perform(&self, effect: Effect) -> Answer {
         match effect {
             Effect::Limit(request) => Answer::Limit(self.limiter.take(&request).await),
-            // The driver reads bodies; it never hands this on.
+            // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
+            Effect::Call(_) => Answer::Call(Vec::new()),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod acl;
 pub mod basic_auth;
 pub mod bot_detection;
+pub mod call;
 pub mod config;
 pub mod correlation_id;
 pub mod cors;
@@ -89,6 +90,8 @@ pub enum Effect {
     },
     /// Decide on limits whose counters are shared beyond this process.
     Limit(Box<limit::Request>),
+    /// Send these requests, all at the same time. How many there may be is the policy's to bound.
+    Call(Vec<call::Call>),
 }
 
 /// What came of an [`Effect`].
@@ -98,6 +101,8 @@ pub enum Answer {
     Body(Result<(), BodyError>),
     /// How the limits stood, or why nobody knows.
     Limit(Result<limit::Outcome, limit::StoreError>),
+    /// What came of each call, in the order in which they were given.
+    Call(Vec<Result<call::CallResponse, call::CallError>>),
 }
 
 /// Why a body could not be read.

@@ -7,6 +7,7 @@ pub mod h2;
 pub mod health_view;
 pub mod pool;
 pub mod probe;
+pub mod public;
 pub mod retry_budget;
 pub mod rings;
 pub mod target;

@@ -9,6 +9,7 @@ use super::balance::health::Outcome;
 use super::balance::{InFlight, Peer, hash_key, latency, xxhash32};
 use super::connect::ConnectError;
 use super::dns::Lookup;
+use super::public::is_public;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::snapshot::{Service, ServiceId, UpstreamId};
@@ -45,6 +46,25 @@ pub enum NoTarget {
     NoPeer,
     /// The host name cannot be resolved.
     Name,
+    /// The host has an address that is not public, and the config did not name it.
+    Private,
+}
+
+/// Whom a request is for.
+#[derive(Clone, Copy)]
+pub struct To<'a> {
+    pub service: &'a Service,
+    /// Of a service of the config: where workers remember its addresses.
+    pub id: Option<ServiceId>,
+    /// Only public addresses will do.
+    pub public_only: bool,
+}
+
+impl<'a> To<'a> {
+    /// A service of the config.
+    pub fn service(service: &'a Service, id: ServiceId) -> Self {
+        Self { service, id: Some(id), public_only: false }
+    }
 }
 
 /// The choice of targets for one request.
@@ -59,21 +79,19 @@ pub struct Targets {
 
 impl Targets {
     /// The next target to try.
-    pub async fn next(
-        &mut self,
-        w: &Worker,
-        x: &mut Exchange,
-        id: ServiceId,
-        service: &Service,
-    ) -> Result<Target, NoTarget> {
-        if let Some(upstream) = service.upstream {
-            return self.pick(w, x, upstream, service).await;
+    pub async fn next(&mut self, w: &Worker, x: &mut Exchange, to: To<'_>) -> Result<Target, NoTarget> {
+        if let Some(upstream) = to.service.upstream {
+            return self.pick(w, x, upstream, to.service).await;
         }
-        let known = if w.is_current(&x.snapshot) { w.resolved(id) } else { None };
+        let known = to.id.filter(|_| w.is_current(&x.snapshot)).and_then(|id| w.resolved(id));
         let addrs = match known {
             Some(known) => known,
-            None => look_up(w, x, id, service).await?,
+            None => look_up(w, x, to).await?,
         };
+        // Looked at for the very address that is connected to: a name may mean something else a moment later.
+        if to.public_only && !addrs.iter().all(|a| is_public(a.ip())) {
+            return Err(NoTarget::Private);
+        }
         let addr = *addrs.get(self.tried % addrs.len().max(1)).ok_or(NoTarget::Name)?;
         self.tried += 1;
         Ok(Target { addr, choice: None })
@@ -128,12 +146,8 @@ async fn find_ring(w: &Worker, x: &Exchange, id: UpstreamId, timeout: Duration) 
     ring
 }
 
-async fn look_up(
-    w: &Worker,
-    x: &Exchange,
-    id: ServiceId,
-    service: &Service,
-) -> Result<Arc<[SocketAddr]>, NoTarget> {
+async fn look_up(w: &Worker, x: &Exchange, to: To<'_>) -> Result<Arc<[SocketAddr]>, NoTarget> {
+    let service = to.service;
     let resolver = &w.common.resolver;
     let version = resolver.version();
     let found = match resolver.lookup(&service.host, service.port) {
@@ -144,7 +158,9 @@ async fn look_up(
     };
     let Lookup::Ready(addrs) = found else { return Err(NoTarget::Name) };
     // A request of before a reload must not teach ids that mean something else now.
-    if w.is_current(&x.snapshot) {
+    if let Some(id) = to.id
+        && w.is_current(&x.snapshot)
+    {
         w.remember(id, version, &addrs);
     }
     Ok(addrs)

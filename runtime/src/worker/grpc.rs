@@ -30,7 +30,7 @@ use crate::policy::{BodyError, reply};
 use crate::snapshot::{Scheme, Service};
 use crate::upstream::balance::InFlight;
 use crate::upstream::h2::Lease;
-use crate::upstream::target::{NoTarget, Target, Targets, host_header};
+use crate::upstream::target::{NoTarget, Target, Targets, To, host_header};
 
 /// Connections that may turn out to have ended as an exchange was put on them, before that counts as a failure.
 const STALE_MAX: u32 = 3;
@@ -107,7 +107,7 @@ async fn send(
     let mut targets = Targets::default();
     let mut left = u32::from(service.retries);
     let mut stale = 0;
-    let mut target = targets.next(w, x, id, service).await.map_err(ProxyError::NoTarget)?;
+    let mut target = targets.next(w, x, To::service(service, id)).await.map_err(ProxyError::NoTarget)?;
     loop {
         match attempt(w, x, source, watch, kind, service, &target).await {
             Ok((response, lease)) => {
@@ -129,7 +129,7 @@ async fn send(
                     return Err(error);
                 }
                 left -= 1;
-                target = targets.next(w, x, id, service).await.map_err(|_| error)?;
+                target = targets.next(w, x, To::service(service, id)).await.map_err(|_| error)?;
             }
             Err(Failed::Stale(error) | Failed::Retry(error) | Failed::For(error)) => {
                 target.failed(&error);

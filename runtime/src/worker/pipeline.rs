@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::context::Worker;
 use super::source::{BodySource, collect};
+use crate::effect::call;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, RequestHead, Version, names, split_port};
 use crate::policy::{Answer, BodyFilter, Effect, Flow, Reply, Step, reply};
@@ -163,7 +164,9 @@ async fn policies<B: BodySource>(
                 Flow::Next => break,
                 Flow::Reply(reply) => return Some(reply),
                 Flow::Await(effect) => {
-                    let answer = Box::pin(perform(w, x, effect, body)).await;
+                    let Some(answer) = Box::pin(perform(w, x, effect, body)).await else {
+                        return Some(Reply::empty(CLIENT_GONE).closing());
+                    };
                     flow = step.resume(x, answer);
                 }
             }
@@ -179,17 +182,34 @@ async fn policies<B: BodySource>(
     None
 }
 
-async fn perform<B: BodySource>(w: &Worker, x: &mut Exchange, effect: Effect, body: &mut B) -> Answer {
-    match effect {
+/// What the log says of a request whose client did not wait (nginx's number).
+const CLIENT_GONE: u16 = 499;
+
+/// Performs an effect; `None` if the client went away meanwhile.
+async fn perform<B: BodySource>(
+    w: &Worker,
+    x: &mut Exchange,
+    effect: Effect,
+    body: &mut B,
+) -> Option<Answer> {
+    Some(match effect {
         Effect::ReadBody { limit } => {
             if x.body.is_some() {
-                return Answer::Body(Ok(()));
+                return Some(Answer::Body(Ok(())));
             }
             Answer::Body(collect(body, limit).await.map(|b| x.body = Some(b)))
         }
+        Effect::Call(calls) => {
+            let all = Box::pin(call::perform(w, x, calls));
+            let gone = std::future::poll_fn(|cx| body.poll_gone(cx));
+            tokio::select! {
+                answers = all => Answer::Call(answers),
+                () = gone => return None,
+            }
+        }
         // Boxed, so that a request that waits for nothing is not as large as one that waits for everything.
         other => Box::pin(w.effects.perform(other)).await,
-    }
+    })
 }
 
 /// The steps whose response phases run: those of the chain in force when the answer came.

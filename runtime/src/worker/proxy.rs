@@ -17,7 +17,7 @@ use crate::snapshot::Service;
 use crate::tls::ClientTls;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::pool::{Key, UpstreamConn};
-use crate::upstream::target::{NoTarget, Target, Targets, host_header};
+use crate::upstream::target::{NoTarget, Target, Targets, To, host_header};
 
 /// Why there is no answer from the service.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl ProxyError {
     pub fn reply(&self, x: &Exchange) -> Reply {
         let (status, message) = match self {
             Self::NoTarget(NoTarget::NoPeer) => (503, "failure to get a peer from the ring-balancer"),
-            Self::NoTarget(NoTarget::Name) => (503, "name resolution failed"),
+            Self::NoTarget(NoTarget::Name | NoTarget::Private) => (503, "name resolution failed"),
             Self::Connect(ConnectError::Timeout) | Self::Exchange(Failure::Timeout) => {
                 (504, "The upstream server is timing out")
             }
@@ -52,6 +52,7 @@ impl ProxyError {
         match self {
             Self::NoTarget(NoTarget::NoPeer) => "no target is available".to_owned(),
             Self::NoTarget(NoTarget::Name) => "the host name cannot be resolved".to_owned(),
+            Self::NoTarget(NoTarget::Private) => "the host has an address that is not public".to_owned(),
             Self::Connect(e) => e.to_string(),
             Self::Exchange(Failure::Body(_)) => "the client's body broke off".to_owned(),
             Self::Exchange(Failure::Closed) => "the upstream closed the connection early".to_owned(),
@@ -85,7 +86,7 @@ pub struct Kind {
 pub async fn send<B: BodySource>(
     w: &Worker,
     x: &mut Exchange,
-    mut body: B,
+    body: B,
     watch: &Watch,
     kind: Kind,
 ) -> Result<Box<Forward<B>>, (B, ProxyError)> {
@@ -93,11 +94,24 @@ pub async fn send<B: BodySource>(
     let Some(id) = x.service else { return Err((body, ProxyError::NoTarget(NoTarget::NoPeer))) };
     let service = &snapshot.services[id.0 as usize];
     pipeline::proxy_headers(x);
+    send_to(w, x, body, watch, kind, To::service(service, id)).await
+}
+
+/// [`send`] to somebody who is named, with the fields as they are.
+pub async fn send_to<B: BodySource>(
+    w: &Worker,
+    x: &mut Exchange,
+    mut body: B,
+    watch: &Watch,
+    kind: Kind,
+    to: To<'_>,
+) -> Result<Box<Forward<B>>, (B, ProxyError)> {
+    let service = to.service;
     w.retry_budget.request();
     let mut targets = Targets::default();
     let mut left = u32::from(service.retries);
     loop {
-        let target = match targets.next(w, x, id, service).await {
+        let target = match targets.next(w, x, to).await {
             Ok(t) => t,
             Err(e) => return Err((body, ProxyError::NoTarget(e))),
         };

@@ -23,6 +23,33 @@ pub trait BodySource {
     fn framing(&self) -> Framing;
     /// Whether nothing of the body was used yet, so that a request can still go elsewhere.
     fn untouched(&self) -> bool;
+    /// Waits for the client to go away while nothing is read from it.
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+/// No body at all.
+pub struct NoBody;
+
+impl BodySource for NoBody {
+    fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        Poll::Ready(Ok(0))
+    }
+
+    fn data(&self) -> &[u8] {
+        &[]
+    }
+
+    fn consume(&mut self, _: usize) {}
+
+    fn framing(&self) -> Framing {
+        Framing::None
+    }
+
+    fn untouched(&self) -> bool {
+        true
+    }
 }
 
 /// Bytes a second below which a body is an attack, and the time before that is held against anyone.
@@ -101,6 +128,21 @@ impl BodySource for H1Body<'_> {
 
     fn untouched(&self) -> bool {
         self.decoder.received == 0
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // What has come is kept; more than that is not read, so the client cannot fill memory meanwhile.
+        if !self.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        match self.io.poll_read_into(cx, self.buffer.spare()) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(n)) => {
+                self.buffer.filled(n);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
