@@ -15,7 +15,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts one. `/wait/N` answers after N ms, `Upgrade: websocket` begins an echo of bytes.
+    /// Starts one. `/wait/N` answers after N ms, `/events` begins a stream of events that does not end, `Upgrade:
+    /// websocket` begins an echo of bytes.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port exists");
         let port = listener.local_addr().expect("a bound socket has an address").port();
@@ -72,6 +73,12 @@ fn serve(stream: TcpStream) -> Option<()> {
         }
         if let Some(ms) = path.strip_prefix("/wait/").and_then(|ms| ms.parse().ok()) {
             std::thread::sleep(Duration::from_millis(ms));
+        }
+        if path == "/events" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            write!(reader.get_mut(), "{head}9\r\ndata: 1\n\n\r\n").ok()?;
+            // No further event, for as long as anybody listens.
+            return reader.read(&mut [0; 16]).ok().map(|_| ());
         }
         let n = path.len();
         write!(reader.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n\r\n{path}").ok()?;

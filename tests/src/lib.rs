@@ -5,6 +5,7 @@ pub mod counting_upstream;
 pub mod dev;
 pub mod folder;
 pub mod gateway;
+pub mod h2;
 pub mod http;
 pub mod redis;
 pub mod serving;

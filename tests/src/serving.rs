@@ -61,7 +61,8 @@ impl Serving {
         let child = command
             .arg("serve")
             .arg(dir.join("gw.yaml"))
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(if args.contains(&"--workers") { &[][..] } else { &["--workers", "2"] })
             .args(args.iter().map(fill))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

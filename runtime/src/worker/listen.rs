@@ -17,6 +17,9 @@ pub struct Listener {
     pub tls: bool,
 }
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 /// Binds a listener.
 pub fn bind(addr: SocketAddr, tls: bool) -> io::Result<Listener> {
     use socket2::{Domain, Protocol, Socket, Type};
@@ -27,7 +30,7 @@ pub fn bind(addr: SocketAddr, tls: bool) -> io::Result<Listener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(4096)?;
+    socket.listen(BACKLOG)?;
     let socket: TcpListener = socket.into();
     let addr = socket.local_addr()?;
     Ok(Listener { socket: Arc::new(socket), addr, tls })
@@ -69,8 +72,10 @@ pub async fn accept(listener: Listener, slots: Vec<Slot>, mut stop: watch::Recei
             Err(e) => pause_after(&e).await,
         }
     }
-    // Clients that the kernel has let in already would be cut off when the socket is closed.
-    while let Ok((stream, peer)) = listener.socket.accept() {
+    // Clients that the kernel has let in already would be cut off when the socket is closed. They are as many as the
+    // queue holds; with more, clients that always come back would keep the gateway from its end.
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = listener.socket.accept() else { break };
         next += 1;
         if stream.set_nonblocking(true).is_ok() {
             hand_on(stream, peer, &listener, &slots, next);

@@ -3,12 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::context::{Common, Worker};
+use super::deadline::FRESH;
 use super::h1::{self, End};
 use super::h2;
 use super::io::Io;
@@ -34,6 +36,9 @@ pub fn run(start: Start) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, serve(start));
+    drop(local);
+    // A look-up of Redis's name may hang in the system's resolver for half a minute; nobody waits for its answer now.
+    runtime.shutdown_background();
     Ok(())
 }
 
@@ -153,8 +158,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     let Some(config) = snapshot.server_tls.clone() else { return };
     let patience = snapshot.gateway.timeouts.tls_handshake;
     drop(snapshot);
-    let handshake = Box::pin(tokio_rustls::TlsAcceptor::from(config).accept(stream));
-    let Ok(Ok(stream)) = tokio::time::timeout(patience, handshake).await else { return };
+    let Some(stream) = handshake(&worker, config, stream, patience).await else { return };
     let (_, session) = stream.get_ref();
     client.sni = session.server_name().map(|n| Rc::from(n.to_ascii_lowercase()));
     let is_h2 = session.alpn_protocol() == Some(b"h2");
@@ -163,6 +167,27 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
         true => h2::serve(worker, io, Buffer::default(), client).await,
         false => finish(h1::serve(Rc::clone(&worker), io, client.clone()).await, worker, client).await,
     }
+}
+
+/// The TLS handshake, within its time. Draining shortens that, as it does for a first request.
+async fn handshake(
+    worker: &Worker,
+    config: Arc<rustls::ServerConfig>,
+    stream: tokio::net::TcpStream,
+    patience: Duration,
+) -> Option<tokio_rustls::server::TlsStream<tokio::net::TcpStream>> {
+    let watch = worker.deadlines.watch();
+    match worker.draining.get() {
+        true => watch.arm(patience.min(FRESH)),
+        false => watch.arm_fresh(patience),
+    }
+    let mut accept = Box::pin(tokio_rustls::TlsAcceptor::from(config).accept(stream));
+    std::future::poll_fn(|cx| match accept.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done.ok()),
+        Poll::Pending if watch.poll_over(cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 async fn finish(end: End, worker: Rc<Worker>, client: Client) {

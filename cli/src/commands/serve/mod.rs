@@ -120,10 +120,14 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         hash,
     };
     gw_runtime::panics::install();
-    serve(snapshot, options, submissions, &loader, &args, &notes)
+    if !serve(snapshot, options, submissions, &loader, &args, &notes)? {
+        // Asked to end at once: the stand-ins of `--dev` would finish what they are doing first.
+        std::mem::forget(loader);
+    }
+    Ok(Code::Ok)
 }
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it. Tells whether what was in flight was finished.
 fn serve(
     snapshot: gw_runtime::snapshot::Snapshot,
     options: Options,
@@ -131,7 +135,7 @@ fn serve(
     loader: &Loader,
     args: &Args,
     notes: &[String],
-) -> anyhow::Result<Code> {
+) -> anyhow::Result<bool> {
     let log: Option<Log> = options.log.clone();
     let tls: Vec<bool> = options.listeners.iter().map(|l| l.tls).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -169,5 +173,5 @@ fn serve(
     if let Some(log) = log {
         log.close(if complete { Duration::from_secs(2) } else { Duration::from_millis(100) });
     }
-    Ok(Code::Ok)
+    Ok(complete)
 }
