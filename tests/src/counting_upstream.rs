@@ -75,7 +75,8 @@ fn serve(stream: TcpStream) -> Option<()> {
             std::thread::sleep(Duration::from_millis(ms));
         }
         if path == "/events" {
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             write!(reader.get_mut(), "{head}9\r\ndata: 1\n\n\r\n").ok()?;
             // No further event, for as long as anybody listens.
             return reader.read(&mut [0; 16]).ok().map(|_| ());
