@@ -6,9 +6,10 @@ use std::time::Duration;
 /// The settings of one Redis.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RedisSettings {
-    /// Name or address, without brackets.
+    /// Name or address, without brackets. Of a cluster and of sentinels, the first of their nodes.
     pub host: String,
     pub port: u16,
+    pub topology: Topology,
     pub username: Option<String>,
     pub password: Option<String>,
     pub database: i64,
@@ -17,6 +18,50 @@ pub struct RedisSettings {
     /// No request waits longer.
     pub max_wait: Duration,
     pub tls: Option<RedisTls>,
+}
+
+/// How many servers there are, and which of them to ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Topology {
+    /// One server, at `host` and `port`.
+    #[default]
+    Single,
+    /// A Redis Cluster.
+    Cluster(Seeds),
+    /// A master that sentinels watch and replace.
+    Sentinel(Sentinels),
+}
+
+/// Nodes by which a cluster is found; the cluster itself says which others there are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seeds {
+    pub nodes: Vec<Address>,
+    /// How often a request follows a node that sends it to another.
+    pub max_redirections: u32,
+}
+
+/// Sentinels and what they watch.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Sentinels {
+    /// The name under which they know the master.
+    pub master: String,
+    pub nodes: Vec<Address>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "master `{}` by {:?}", self.master, self.nodes)
+    }
+}
+
+/// Name or address, without brackets, and port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
 }
 
 /// TLS to Redis.
@@ -29,9 +74,14 @@ pub struct RedisTls {
 }
 
 /// What a request waits for Redis at most, unless the config says otherwise.
-pub const DEFAULT_MAX_WAIT: Duration = Duration::from_millis(100);
+pub const DEFAULT_MAX_WAIT: Duration = Duration::from_millis(25);
 
 impl RedisSettings {
+    /// How long a request may wait.
+    pub fn max_wait(&self) -> Duration {
+        self.max_wait.min(self.timeout)
+    }
+
     /// Reads `redis://[user:password@]host[:port][/database]`; `rediss` is TLS, verified unless `#insecure`.
     pub fn from_url(url: &str) -> Result<Self, String> {
         use redis::IntoConnectionInfo as _;
@@ -52,6 +102,7 @@ impl RedisSettings {
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
+            topology: Topology::Single,
             username: login.username().map(str::to_owned),
             password: login.password().map(str::to_owned),
             database: login.db(),
@@ -69,11 +120,16 @@ impl fmt::Debug for RedisSettings {
     }
 }
 
-/// `redis://host:port/database`, without login.
+/// `redis://host:port/database`, without login; `redis-cluster` and `redis-sentinel` where there are several servers.
 impl fmt::Display for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.topology {
+            Topology::Single => "",
+            Topology::Cluster(_) => "-cluster",
+            Topology::Sentinel(_) => "-sentinel",
+        };
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
-        write!(f, "{scheme}://{}:{}/{}", self.host, self.port, self.database)
+        write!(f, "{scheme}{kind}://{}:{}/{}", self.host, self.port, self.database)
     }
 }
 

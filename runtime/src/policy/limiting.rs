@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cx;
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::Exchange;
-use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls};
+use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls, Topology};
 use crate::limit::{Identifier, Period, RedisSettings, Rule};
 use crate::model::schema::{Field, Kind, MILLIS, PORT, Record, Rule as Text, STR};
 
@@ -29,7 +29,7 @@ pub static REDIS: &[Field] = &[
         MILLIS,
         "Milliseconds that a request waits for Redis at most, if `timeout` is not less; then Redis counts as failed.",
     )
-    .default("100")
+    .default("25")
     .extension(),
     Field::new("ssl", Kind::Bool, "Whether to speak TLS.").default("false"),
     Field::new("ssl_verify", Kind::Bool, "Whether the server's certificate must be valid.").default("false"),
@@ -71,6 +71,7 @@ pub fn redis_settings(config: &Record, cx: &mut Cx<'_>) -> Option<Arc<RedisSetti
     let mut settings = match (text("host"), &cx.model.gateway.redis_url) {
         (Some(host), _) => RedisSettings {
             host: host.trim_matches(['[', ']']).to_owned(),
+            topology: Topology::Single,
             port: int("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(6379),
             username: text("username"),
             password: text("password"),

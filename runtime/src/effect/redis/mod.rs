@@ -1,12 +1,16 @@
-//! Rate limits counted in Redis (7 or newer) or Valkey.
+//! Rate limits counted in Redis (7 or newer) or Valkey: one server, one that sentinels replace, or a cluster.
 //!
 //! One round trip a request: a script decides under all limits at once by the server's own clock, so gateways that share
 //! a Redis admit exactly the limit together and need no common clock. Requests of a worker share a connection, and what
-//! they ask in one turn of the event loop is written in one go.
+//! they ask in one turn of the event loop is one pipeline.
 
+mod backoff;
+mod cluster;
 mod connect;
 mod link;
 mod script;
+mod sentinel;
+mod slots;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,21 +18,31 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{RedisError, Value};
-use tokio::time::{Instant, timeout_at};
+use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+use tokio::time::Instant;
 
 use crate::limit::local::{SyncStore, Unsettled};
+use crate::limit::redis::{Address, Topology};
 use crate::limit::{Key, Outcome, RedisSettings, Request, Rules, StoreError};
+use cluster::Cluster;
+use connect::Place;
 use link::Link;
 use script::States;
 
 /// The Redis connections of one worker. Cheap to clone; lives on the worker's thread, within its `LocalSet`.
 #[derive(Clone, Default)]
 pub struct RedisLimiter {
-    links: Rc<RefCell<Links>>,
+    servers: Rc<RefCell<Servers>>,
 }
 
-type Links = HashMap<Arc<RedisSettings>, Rc<Link>, ahash::RandomState>;
+type Servers = HashMap<Arc<RedisSettings>, Server, ahash::RandomState>;
+
+/// One Redis, however many servers it is.
+#[derive(Clone)]
+enum Server {
+    One(Rc<Link>),
+    Cluster(Rc<Cluster>),
+}
 
 impl RedisLimiter {
     /// No connection yet: each is made when it is first needed, or by [`RedisLimiter::warm`].
@@ -38,12 +52,12 @@ impl RedisLimiter {
 
     /// Starts to connect, so that the first request need not wait.
     pub fn warm(&self, settings: &Arc<RedisSettings>) {
-        self.link(settings);
+        self.server(settings);
     }
 
     /// Closes the connections that a new config no longer names.
     pub fn retain(&self, used: impl Fn(&RedisSettings) -> bool) {
-        self.links.borrow_mut().retain(|settings, _| used(settings));
+        self.servers.borrow_mut().retain(|settings, _| used(settings));
     }
 
     /// Decides on a request. Never waits longer than the settings' `max_wait`, and not at all while Redis is known to be
@@ -96,13 +110,13 @@ impl RedisLimiter {
         futures_util::future::join_all(each).await;
     }
 
-    fn link(&self, settings: &Arc<RedisSettings>) -> Rc<Link> {
-        if let Some(link) = self.links.borrow().get(settings) {
-            return Rc::clone(link);
+    fn server(&self, settings: &Arc<RedisSettings>) -> Server {
+        if let Some(server) = self.servers.borrow().get(settings) {
+            return server.clone();
         }
-        let link = Link::start(Arc::clone(settings));
-        self.links.borrow_mut().insert(Arc::clone(settings), Rc::clone(&link));
-        link
+        let server = Server::start(settings);
+        self.servers.borrow_mut().insert(Arc::clone(settings), server.clone());
+        server
     }
 
     async fn run(
@@ -113,35 +127,40 @@ impl RedisLimiter {
         hits: u32,
         count_rejected: bool,
     ) -> Result<States, StoreError> {
-        let link = self.link(settings);
-        let deadline = Instant::now() + link.max_wait();
-        let mut connection = link.connection(deadline).await?;
-        let asked = async {
-            let by_name = script::call(true, rules, key, hits, count_rejected);
-            match answer(connection.send_packed_command(&by_name).await) {
-                // The server forgot its scripts (a restart, SCRIPT FLUSH); with its text it learns this one again.
-                Err(e) if e.code() == Some("NOSCRIPT") => {
-                    let by_text = script::call(false, rules, key, hits, count_rejected);
-                    answer(connection.send_packed_command(&by_text).await)
-                }
-                other => other,
-            }
+        let stem = script::stem(key);
+        let call = |by_name| script::call(by_name, rules, &stem, hits, count_rejected);
+        let deadline = Instant::now() + settings.max_wait();
+        let answer = match self.server(settings) {
+            Server::One(link) => ask(&link, call, deadline).await?,
+            Server::Cluster(cluster) => cluster.ask(&stem, call, deadline).await?,
         };
-        let result = match timeout_at(deadline, asked).await {
-            Err(_) => Err(StoreError::Timeout),
-            Ok(Err(e)) if e.is_io_error() || e.is_unrecoverable_error() => Err(StoreError::Broken),
-            Ok(Err(_)) => Err(StoreError::Refused),
-            Ok(Ok(value)) => States::read(rules, &value).ok_or(StoreError::Refused),
-        };
-        match &result {
-            Ok(_) => link.succeeded(),
-            Err(error) => link.failed(*error),
-        }
-        result
+        States::read(rules, &answer).ok_or(StoreError::Refused)
     }
 }
 
-/// Errors that the server answers with are values to the client library.
-fn answer(reply: Result<Value, RedisError>) -> Result<Value, RedisError> {
-    reply?.extract_error()
+impl Server {
+    fn start(settings: &Arc<RedisSettings>) -> Self {
+        let link = |place| Self::One(Link::start(Arc::clone(settings), place));
+        match &settings.topology {
+            Topology::Single => {
+                link(Place::Fixed(Address { host: settings.host.clone(), port: settings.port }))
+            }
+            Topology::Sentinel(sentinels) => link(Place::Master(sentinels.clone())),
+            Topology::Cluster(seeds) => {
+                Self::Cluster(Cluster::start(Arc::clone(settings), seeds.clone()))
+            }
+        }
+    }
+}
+
+/// Asks a single server. One that forgot its scripts (a restart, SCRIPT FLUSH) gets the text and learns this one again.
+async fn ask(link: &Link, call: impl Fn(bool) -> Cmd, deadline: Instant) -> Result<Value, StoreError> {
+    match link.ask(call(true), deadline).await? {
+        Value::ServerError(e) if e.kind() == Some(ServerErrorKind::NoScript) => {
+            let mut again = Pipeline::with_capacity(1);
+            again.add_command(call(false));
+            link.ask_alone(&again, deadline).await
+        }
+        answer => Ok(answer),
+    }
 }

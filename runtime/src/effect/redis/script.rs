@@ -13,13 +13,13 @@ pub static SCRIPT: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new
 pub const SOURCE: &str = include_str!("limit.lua");
 
 /// A call of the script by name, or with its text where the server does not know it.
-pub fn call(by_name: bool, rules: &Rules, key: &Key, hits: u32, count_rejected: bool) -> Cmd {
+pub fn call(by_name: bool, rules: &Rules, stem: &str, hits: u32, count_rejected: bool) -> Cmd {
     let mut cmd = Cmd::with_capacity(6 + 3 * rules.rules.len(), 256);
     match by_name {
         true => cmd.arg("EVALSHA").arg(SCRIPT.get_hash()),
         false => cmd.arg("EVAL").arg(SOURCE),
     };
-    cmd.arg(1).arg(stem(key)).arg(hits).arg(u8::from(count_rejected));
+    cmd.arg(1).arg(stem).arg(hits).arg(u8::from(count_rejected));
     cmd.arg(match rules.algorithm {
         Algorithm::Fixed => "fixed",
         Algorithm::Sliding => "sliding",
