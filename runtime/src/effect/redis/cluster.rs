@@ -188,7 +188,8 @@ impl Shared {
         let mut candidates: Vec<Address> = self.map.borrow().nodes.keys().cloned().collect();
         let known = candidates.len();
         candidates.rotate_left(below(known));
-        candidates.extend(self.seeds.nodes.iter().filter(|s| !self.map.borrow().nodes.contains_key(s)).cloned());
+        candidates
+            .extend(self.seeds.nodes.iter().filter(|s| !self.map.borrow().nodes.contains_key(s)).cloned());
         let mut second_best = Vec::new();
         for candidate in candidates {
             match timeout(PATIENCE, self.show(&candidate)).await {
@@ -215,7 +216,9 @@ impl Shared {
         let [info, map] = answers.as_slice() else { return Ok((false, Vec::new())) };
         let works = match info {
             Value::BulkString(text) => String::from_utf8_lossy(text).contains("cluster_state:ok"),
-            Value::VerbatimString { text, .. } | Value::SimpleString(text) => text.contains("cluster_state:ok"),
+            Value::VerbatimString { text, .. } | Value::SimpleString(text) => {
+                text.contains("cluster_state:ok")
+            }
             _ => false,
         };
         Ok((works, slots::read(map, at)))

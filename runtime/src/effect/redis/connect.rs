@@ -104,9 +104,8 @@ async fn log_in<S>(login: &Login<'_>, stream: S) -> Result<(MultiplexedConnectio
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let mut info = RedisConnectionInfo::default()
-        .set_db(login.database)
-        .set_lib_name("gw", env!("CARGO_PKG_VERSION"));
+    let mut info =
+        RedisConnectionInfo::default().set_db(login.database).set_lib_name("gw", env!("CARGO_PKG_VERSION"));
     if let Some(password) = login.password {
         info = info.set_password(password);
         if let Some(username) = login.username {

@@ -100,7 +100,8 @@ impl Link {
 
     /// Asks apart from everyone else, by a deadline of its own: to follow a redirection, or to try again.
     pub async fn ask_alone(&self, cmds: &Pipeline, deadline: Instant) -> Result<Value, StoreError> {
-        let mut connection = timeout_at(deadline, self.connection()).await.map_err(|_| StoreError::Timeout)??;
+        let mut connection =
+            timeout_at(deadline, self.connection()).await.map_err(|_| StoreError::Timeout)??;
         let count = cmds.len();
         match timeout_at(deadline, connection.send_packed_commands(cmds, 0, count)).await {
             Err(_) => Err(StoreError::Timeout),

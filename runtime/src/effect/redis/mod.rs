@@ -146,9 +146,7 @@ impl Server {
                 link(Place::Fixed(Address { host: settings.host.clone(), port: settings.port }))
             }
             Topology::Sentinel(sentinels) => link(Place::Master(sentinels.clone())),
-            Topology::Cluster(seeds) => {
-                Self::Cluster(Cluster::start(Arc::clone(settings), seeds.clone()))
-            }
+            Topology::Cluster(seeds) => Self::Cluster(Cluster::start(Arc::clone(settings), seeds.clone())),
         }
     }
 }

@@ -33,11 +33,7 @@ pub async fn find_master(settings: &RedisSettings, sentinels: &Sentinels) -> Res
     Err(last)
 }
 
-async fn ask(
-    settings: &RedisSettings,
-    sentinels: &Sentinels,
-    node: &Address,
-) -> Result<Address, RedisError> {
+async fn ask(settings: &RedisSettings, sentinels: &Sentinels, node: &Address) -> Result<Address, RedisError> {
     let login = Login {
         username: sentinels.username.as_deref(),
         password: sentinels.password.as_deref(),
