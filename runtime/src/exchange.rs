@@ -140,7 +140,49 @@ impl std::fmt::Display for RequestId {
     }
 }
 
+impl Client {
+    /// A client at this address, without TLS or a proxy in front, on its first connection to `local`.
+    pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer,
+            peer_text: Rc::from(peer.ip().to_string()),
+            ip: peer.ip(),
+            trusted: false,
+            tls: false,
+            sni: None,
+            local,
+            connection: 1,
+            connection_requests: 1,
+        }
+    }
+}
+
 impl Exchange {
+    /// An empty exchange for a request of `client`.
+    pub fn new(snapshot: SnapshotRef, client: Client, request_id: RequestId) -> Self {
+        let now = Now::read();
+        Self {
+            snapshot,
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            client,
+            now,
+            ended: now.instant,
+            route: None,
+            service: None,
+            identity: None,
+            upstream: UpstreamRequest::default(),
+            captures: Vec::new(),
+            matched_len: 0,
+            body: None,
+            correlation_id: None,
+            local_response: false,
+            response_fields: crate::message::Fields::default(),
+            request_id,
+            slots: Vec::new(),
+        }
+    }
+
     /// Keeps something for a policy's later phases; one value per type.
     pub fn keep<T: 'static>(&mut self, value: T) {
         self.slots.retain(|v| !v.is::<T>());

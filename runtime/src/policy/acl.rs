@@ -112,6 +112,16 @@ impl Policy for Acl {
 }
 
 impl Acl {
+    /// The rule in words.
+    pub fn described(&self) -> String {
+        let groups = crate::token::trace::listed(self.groups.iter().map(String::as_str));
+        if self.allow {
+            format!("one of the groups {groups}")
+        } else {
+            format!("none of the groups {groups}")
+        }
+    }
+
     fn forbidden(&self, x: &Exchange) -> Flow {
         Flow::Reply(Reply::error(&x.request, x.request_id, 403, "You cannot consume this service"))
     }

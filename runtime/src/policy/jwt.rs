@@ -1,6 +1,7 @@
 //! `jwt`: callers prove who they are with a signed token.
 
 mod cache;
+mod explain;
 mod extract;
 
 use std::rc::Rc;
@@ -18,9 +19,13 @@ use crate::exchange::{Exchange, Identity};
 use crate::message::{FieldName, names};
 use crate::model::schema::{Field, HEADER, Kind, Record, STR, Val};
 use crate::token::Token;
-use crate::token::check::{Denial, Reason, Rules, Step};
+pub use explain::Explanation;
+
+use crate::snapshot::Snapshot;
+use crate::token::check::{Denial, Reason, Rules};
 use crate::token::claims::{self, Times};
 use crate::token::issuer::{self, Issuer};
+use crate::token::trace::{Evidence, Quiet, Trace, shown};
 
 static PLUGIN: Descriptor = Descriptor {
     name: "jwt",
@@ -247,31 +252,54 @@ impl Jwt {
         let verified = match cache::with(|c| c.get(scope, &token)) {
             Some(verified) => verified,
             None => {
-                let verified = Rc::new(self.verify(x, &token)?);
+                let verified = Rc::new(self.verify(&x.snapshot, &token)?);
                 cache::with(|c| c.put(scope, &token, Rc::clone(&verified)));
                 verified
             }
         };
         let now = x.now.unix_ms / 1000;
-        match verified.issuer.and_then(|i| self.issuers.get(i)) {
-            Some(issuer) => issuer.check_times(&verified.times, now)?,
-            None => self.rules.check_times(&verified.times, now)?,
-        }
+        self.check_times(verified.issuer, &verified.times, now, &mut Quiet)?;
         Ok(verified)
     }
 
-    fn verify(&self, x: &Exchange, token: &[u8]) -> Result<Verified, Denial> {
-        let token = self.rules.decode(token)?;
-        if let Some(i) = self.issuer_of(&token) {
-            let times = self.issuers[i].check(&token)?;
-            let identity = of_issuer(&self.issuers[i], x, token.claims)?;
-            return Ok(Verified { identity, times, issuer: Some(i) });
+    fn verify(&self, snapshot: &Snapshot, token: &[u8]) -> Result<Verified, Denial> {
+        let token = self.rules.decode(token, &mut Quiet)?;
+        let issuer = self.issuer_of(&token);
+        self.verify_decoded(snapshot, token, issuer, &mut Quiet)
+    }
+
+    /// Everything about a decoded token that does not depend on the time.
+    fn verify_decoded(
+        &self,
+        snapshot: &Snapshot,
+        token: Token<'_>,
+        issuer: Option<usize>,
+        trace: &mut impl Trace,
+    ) -> Result<Verified, Denial> {
+        if let Some(i) = issuer {
+            let times = self.issuers[i].check(&token, trace)?;
+            let identity = of_issuer(&self.issuers[i], snapshot, token.claims, trace)?;
+            return Ok(Verified { identity, times, issuer });
         }
-        let credentials = &x.snapshot.credentials.jwt;
-        let signed = self.rules.check_parsed(token, |key| credentials.get(key).map(|c| (c, &c.data)))?;
+        let find = |key: &str| snapshot.credentials.jwt.get(key).map(|c| (c, &c.data));
+        let signed = self.rules.check_parsed(token, find, trace)?;
         let claims = Some(Rc::new(signed.claims));
         let identity = identity::of_credential(signed.credential, signed.key, claims);
         Ok(Verified { identity, times: signed.times, issuer: None })
+    }
+
+    /// What depends on the time: `now` in seconds since 1970.
+    fn check_times(
+        &self,
+        issuer: Option<usize>,
+        times: &Times,
+        now: u64,
+        trace: &mut impl Trace,
+    ) -> Result<(), Denial> {
+        match issuer.and_then(|i| self.issuers.get(i)) {
+            Some(issuer) => issuer.check_times(times, now, trace),
+            None => self.rules.check_times(times, now, trace),
+        }
     }
 
     /// The issuer that judges a token. Several entries may describe one issuer, each with algorithms of its own.
@@ -311,15 +339,28 @@ impl Jwt {
 }
 
 /// Who the bearer of an issuer's token is.
-fn of_issuer(issuer: &Issuer, x: &Exchange, claims: Value) -> Result<Identity, Denial> {
+fn of_issuer(
+    issuer: &Issuer,
+    snapshot: &Snapshot,
+    claims: Value,
+    trace: &mut impl Trace,
+) -> Result<Identity, Denial> {
     let text = |name: &str| claims::find(&claims, name).and_then(Value::as_str);
     let consumer = match &issuer.consumer_claim {
         Some(claim) => {
-            let consumer = text(claim).and_then(|name| x.snapshot.consumer_by_name(name));
-            let missing = || Denial::new(Step::Credential, format!("No consumer found for given '{claim}'"));
-            Some(consumer.ok_or_else(missing)?)
+            let consumer = text(claim).and_then(|name| snapshot.consumer_by_name(name));
+            let missing = || Denial::new(format!("No consumer found for given '{claim}'"));
+            let evidence = || {
+                let expected = format!("in `{claim}` the username or id of a consumer");
+                Evidence::new(shown(claims::find(&claims, claim)), expected)
+            };
+            trace.check("consumer", consumer.is_some(), evidence, missing)?;
+            consumer
         }
-        None => None,
+        None => {
+            trace.skip("consumer", || "the issuer's settings have no `consumer_claim`".into());
+            None
+        }
     };
     let subject =
         text("sub").filter(|s| !s.is_empty() && !s.chars().any(char::is_control)).map(str::to_owned);

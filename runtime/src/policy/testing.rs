@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Answer, BodyError, Cx, Effect, Flow, Policy};
-use crate::clock::Now;
 use crate::diag::Diags;
-use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
-use crate::message::{FieldName, Fields, RequestHead, ResponseHead};
+use crate::exchange::{Client, Exchange, RequestId, SnapshotRef};
+use crate::message::{FieldName, Fields, RequestHead};
 use crate::model::schema::{Field, Kind, Record, RecordField, Val};
 use crate::model::{Model, Plugin};
 use crate::snapshot::shared::Shared;
@@ -186,38 +185,10 @@ pub fn exchange_in(snapshot: Snapshot, text: &str) -> Exchange {
     if !body.is_empty() && !chunked && !request.fields.contains(&crate::message::names::CONTENT_LENGTH) {
         request.fields.push(b"Content-Length", body.len().to_string().as_bytes());
     }
-    let client = Client {
-        peer,
-        peer_text: std::rc::Rc::from(peer.ip().to_string()),
-        ip,
-        trusted: false,
-        tls: false,
-        sni: None,
-        local: "127.0.0.1:8000".parse().expect("an address"),
-        connection: 1,
-        connection_requests: 1,
-    };
-    let upstream = UpstreamRequest { path: path.to_owned(), ..UpstreamRequest::default() };
-    let mut x = Exchange {
-        snapshot: SnapshotRef::new(Arc::new(snapshot)),
-        request,
-        response: ResponseHead::default(),
-        client,
-        now: Now::read(),
-        ended: crate::clock::monotonic(),
-        route: None,
-        service: None,
-        identity: None,
-        upstream,
-        captures: Vec::new(),
-        matched_len: 0,
-        body: None,
-        correlation_id: None,
-        local_response: false,
-        response_fields: Fields::default(),
-        request_id: RequestId(7),
-        slots: Vec::new(),
-    };
+    let client = Client { ip, ..Client::plain(peer, "127.0.0.1:8000".parse().expect("an address")) };
+    let mut x = Exchange::new(SnapshotRef::new(Arc::new(snapshot)), client, RequestId(7));
+    x.request = request;
+    x.upstream.path = path.to_owned();
     x.keep(Pending(body.as_bytes().to_vec()));
     x
 }

@@ -5,8 +5,10 @@ use std::borrow::Borrow;
 
 use serde_json::Value;
 
-use super::claims::Times;
-use super::{Key, MAX_TOKEN, Refusal, SecretForm, Token, parse};
+use super::claims::{Moment, Times};
+use super::parse::parse_traced;
+use super::trace::{Evidence, Quiet, Trace, shown};
+use super::{Key, MAX_TOKEN, ParseError, Refusal, SecretForm, Token};
 use crate::model::schema::Record;
 
 /// What a `jwt` plugin's config asks of a token.
@@ -23,28 +25,13 @@ pub struct Rules {
     pub max_token_size: usize,
 }
 
-/// The checks, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// The token can be decoded.
-    Decode,
-    /// It names a credential.
-    KeyClaim,
-    /// There is that credential.
-    Credential,
-    /// Its algorithm is the token's.
-    Algorithm,
-    Signature,
-    /// `exp` and `nbf`, as far as they are to be verified.
-    Times,
-    /// `maximum_expiration`.
-    MaximumExpiration,
-}
+/// Names of the checks by these rules, in their order. Those of decoding come before ([`super::parse::CHECKS`]).
+pub const CHECKS: &[&str] =
+    &["key claim", "credential", "algorithm", "signature", "claims", "exp", "nbf", "maximum expiration"];
 
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    pub step: Step,
     pub reason: Reason,
 }
 
@@ -89,12 +76,13 @@ impl Rules {
         token: &[u8],
         find: impl FnOnce(&str) -> Option<(C, K)>,
     ) -> Result<Signed<C>, Denial> {
-        self.check_parsed(self.decode(token)?, find)
+        let token = self.decode(token, &mut Quiet)?;
+        self.check_parsed(token, find, &mut Quiet)
     }
 
     /// Decodes a token.
-    pub fn decode<'t>(&self, token: &'t [u8]) -> Result<Token<'t>, Denial> {
-        parse(token, self.max_token_size).map_err(|e| Denial::new(Step::Decode, format!("Bad token; {e}")))
+    pub fn decode<'t>(&self, token: &'t [u8], trace: &mut impl Trace) -> Result<Token<'t>, Denial> {
+        Ok(parse_traced(token, self.max_token_size, trace)?)
     }
 
     /// Everything about a token that does not depend on the time. `find` looks a credential up by its `key` and gives
@@ -103,56 +91,160 @@ impl Rules {
         &self,
         token: Token<'_>,
         find: impl FnOnce(&str) -> Option<(C, K)>,
+        trace: &mut impl Trace,
     ) -> Result<Signed<C>, Denial> {
         let name = &self.key_claim;
-        let deny = |step, text: String| Err(Denial::new(step, text));
-        let absent = || format!("No credentials found for given '{name}'");
-        let claimed = token.claims.get(name).filter(|v| **v != Value::Bool(false));
-        let key = match claimed.or_else(|| token.header.get(name)) {
-            Some(Value::String(key)) if !key.is_empty() => key,
-            Some(Value::Bool(false)) | None => {
-                return deny(Step::KeyClaim, format!("No mandatory '{name}' in claims"));
-            }
-            Some(Value::Number(_)) => return deny(Step::Credential, absent()),
-            Some(_) => return deny(Step::KeyClaim, format!("Invalid '{name}' in claims")),
+        let key = self.key_named(&token, trace)?;
+        let absent = || Denial::new(format!("No credentials found for given '{name}'"));
+        let Some((credential, verifier)) = key.text().and_then(find) else {
+            let evidence = || Evidence::new(key.shown(), "the `key` of a `jwt_secrets` entry");
+            return Err(trace.fatal("credential", evidence, absent()));
         };
-        let Some((credential, verifier)) = find(key) else {
-            return deny(Step::Credential, absent());
-        };
+        let evidence = || Evidence::new(key.shown(), "the `key` of a `jwt_secrets` entry");
+        trace.check("credential", true, evidence, absent)?;
         let verifier: &Key = verifier.borrow();
-        if token.algorithm != verifier.algorithm() {
-            return deny(Step::Algorithm, "Invalid algorithm".into());
+        let same = token.algorithm == verifier.algorithm();
+        let evidence =
+            || Evidence::new(token.algorithm.name(), format!("{} of the credential", verifier.algorithm()));
+        trace.check("algorithm", same, evidence, || Denial::new("Invalid algorithm"))?;
+        if same {
+            let verdict = verifier.verify(self.secret_form, token.message, &token.signature);
+            let evidence = || match &verdict {
+                Err(Refusal::NoKey) => Evidence::new("no usable key", "a key that verifies the signature"),
+                verdict => signature_evidence(verdict.is_ok(), &token),
+            };
+            let denial = || match &verdict {
+                Err(Refusal::NoKey) => Denial::new("Invalid key/secret"),
+                _ => Denial::new("Invalid signature"),
+            };
+            trace.check("signature", verdict.is_ok(), evidence, denial)?;
+        } else {
+            trace.skip("signature", || "the credential's key is for another algorithm".into());
         }
-        match verifier.verify(self.secret_form, token.message, &token.signature) {
-            Ok(()) => {}
-            Err(Refusal::NoKey) => return deny(Step::Signature, "Invalid key/secret".into()),
-            Err(Refusal::BadSignature) => return deny(Step::Signature, "Invalid signature".into()),
+        let evidence = || Evidence::new(kind_of(&token.claims), "an object");
+        let denial = || Denial::new("Bad token; invalid claims");
+        trace.check("claims", token.claims.is_object(), evidence, denial)?;
+        let key = key.text().unwrap_or_default().to_owned();
+        Ok(Signed { credential, key, times: Times::of(&token.claims), claims: token.claims })
+    }
+
+    /// What the token says that the credential's key is.
+    fn key_named(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<Named, Denial> {
+        let name = &self.key_claim;
+        let claimed = token.claims.get(name).filter(|v| **v != Value::Bool(false));
+        let value = claimed.or_else(|| token.header.get(name));
+        let evidence =
+            || Evidence::new(shown(value), format!("a text in the claim (or header parameter) `{name}`"));
+        let (named, denial) = match value {
+            Some(Value::String(key)) if !key.is_empty() => (Named::Text(key.clone()), None),
+            Some(Value::Number(number)) => (Named::Number(number.to_string()), None),
+            Some(Value::Bool(false)) | None => {
+                (Named::Nothing, Some(format!("No mandatory '{name}' in claims")))
+            }
+            Some(_) => (Named::Nothing, Some(format!("Invalid '{name}' in claims"))),
+        };
+        match denial {
+            Some(text) => Err(trace.fatal("key claim", evidence, Denial::new(text))),
+            None => {
+                trace.check("key claim", true, evidence, || Denial::new(""))?;
+                Ok(named)
+            }
         }
-        if !token.claims.is_object() {
-            return deny(Step::Decode, "Bad token; invalid claims".into());
-        }
-        Ok(Signed { credential, key: key.clone(), times: Times::of(&token.claims), claims: token.claims })
     }
 
     /// What depends on the time: `now` in seconds since 1970.
-    pub fn check_times(&self, times: &Times, now: u64) -> Result<(), Denial> {
-        let exp = self.verify_exp.then(|| times.exp_error(now)).flatten().map(|e| ("exp", e));
-        let nbf = self.verify_nbf.then(|| times.nbf_error(now)).flatten().map(|e| ("nbf", e));
-        let deny = |step, claims| Err(Denial { step, reason: Reason::Claims(claims) });
-        if exp.is_some() || nbf.is_some() {
-            return deny(Step::Times, exp.into_iter().chain(nbf).collect());
+    pub fn check_times(&self, times: &Times, now: u64, trace: &mut impl Trace) -> Result<(), Denial> {
+        let mut errors = Vec::new();
+        for (claim, verified, error, moment, word) in [
+            ("exp", self.verify_exp, times.exp_error(now), times.exp, "after"),
+            ("nbf", self.verify_nbf, times.nbf_error(now), times.nbf, "not after"),
+        ] {
+            if !verified {
+                trace.skip(claim, || format!("`claims_to_verify` does not have `{claim}`"));
+                continue;
+            }
+            errors.extend(error.map(|e| (claim, e)));
+            trace.observe(claim, error.is_none(), || {
+                Evidence::new(moment.shown(now), format!("{word} {}", Moment::At(now as f64).shown(now)))
+            });
         }
-        if self.maximum_expiration.is_some_and(|most| times.exceeds(most, now)) {
-            return deny(Step::MaximumExpiration, vec![("exp", "exceeds maximum allowed expiration")]);
+        let exceeds = self.maximum_expiration.is_some_and(|most| times.exceeds(most, now));
+        match self.maximum_expiration {
+            Some(most) => trace.observe("maximum expiration", !exceeds, || {
+                Evidence::new(times.exp.shown(now), format!("within {most} s from now"))
+            }),
+            None => trace.skip("maximum expiration", || "the config sets no `maximum_expiration`".into()),
+        }
+        // Kong names what is wrong with both times in one answer.
+        if !errors.is_empty() {
+            return Err(Denial { reason: Reason::Claims(errors) });
+        }
+        if exceeds {
+            let reason = Reason::Claims(vec![("exp", "exceeds maximum allowed expiration")]);
+            return Err(Denial { reason });
         }
         Ok(())
     }
 }
 
+/// What names the credential.
+enum Named {
+    Text(String),
+    /// A number is no credential's key, which are texts.
+    Number(String),
+    Nothing,
+}
+
+impl Named {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(_) | Self::Nothing => None,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{text:?}"),
+            Self::Number(number) => format!("{number} (a number)"),
+            Self::Nothing => "(absent)".into(),
+        }
+    }
+}
+
+/// What is to be said of a signature.
+pub(super) fn signature_evidence(good: bool, token: &Token<'_>) -> Evidence {
+    let length = token.signature.len();
+    let actual = match (good, length) {
+        (true, _) => format!("{length} bytes that fit"),
+        (false, 0) => "empty".to_owned(),
+        (false, _) => format!("{length} bytes that do not fit"),
+    };
+    Evidence::new(actual, format!("{} by the key over header and payload as received", token.algorithm))
+}
+
+/// What kind of JSON a value is.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+impl From<ParseError> for Denial {
+    fn from(error: ParseError) -> Self {
+        Self::new(format!("Bad token; {error}"))
+    }
+}
+
 impl Denial {
     /// A refusal with a message.
-    pub fn new(step: Step, message: impl Into<String>) -> Self {
-        Self { step, reason: Reason::Message(message.into()) }
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { reason: Reason::Message(message.into()) }
     }
 }
 

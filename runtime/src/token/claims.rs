@@ -15,6 +15,44 @@ pub enum Moment {
     Malformed,
 }
 
+impl Moment {
+    /// The moment in words, and how far it is from `now` (seconds since 1970).
+    pub fn shown(self, now: u64) -> String {
+        let at = match self {
+            Self::Missing => return "(absent)".into(),
+            Self::Malformed => return "(no number)".into(),
+            Self::At(at) => at,
+        };
+        // Beyond i64 the cast saturates, and such a moment is out of the calendar's range anyway.
+        let date = jiff::Timestamp::from_second(at.floor() as i64);
+        let date = date.map_or_else(|_| at.to_string(), |d| d.to_string());
+        match distance(at - now as f64) {
+            None => format!("{date} (now)"),
+            Some(distance) => format!("{date} ({distance})"),
+        }
+    }
+}
+
+/// `in 5 minutes`, `2 days ago`; nothing for less than a second.
+pub fn distance(seconds: f64) -> Option<String> {
+    let (count, unit) = match seconds.abs() {
+        s if s < 120.0 => (s, "second"),
+        s if s < 7200.0 => (s / 60.0, "minute"),
+        s if s < 172_800.0 => (s / 3600.0, "hour"),
+        s => (s / 86_400.0, "day"),
+    };
+    let count = count.floor();
+    if count == 0.0 {
+        return None;
+    }
+    let plural = if count == 1.0 { "" } else { "s" };
+    Some(if seconds >= 0.0 {
+        format!("in {count} {unit}{plural}")
+    } else {
+        format!("{count} {unit}{plural} ago")
+    })
+}
+
 /// The moments of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Times {

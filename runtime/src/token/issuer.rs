@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
-use super::check::{Denial, Reason, Step};
+use super::check::{Denial, Reason, signature_evidence};
 use super::claims::{Moment, Times};
 use super::jwk::JwkSet;
-use super::{Algorithm, Refusal, SecretForm, Token};
+use super::trace::{Evidence, Trace, listed, shown};
+use super::{Algorithm, SecretForm, Token};
 use crate::model::schema::{Field, Kind, Record, TEXT};
 
 /// Algorithms that a config may choose from.
@@ -14,6 +15,11 @@ const ALGORITHMS: &[&str] = &[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256",
     "HS384", "HS512",
 ];
+
+/// Names of the checks by an issuer's settings, in their order. Those of decoding come before
+/// ([`super::parse::CHECKS`]).
+pub const CHECKS: &[&str] =
+    &["issuer", "typ", "algorithm", "kid", "key", "signature", "aud", "consumer", "exp", "nbf", "iat"];
 
 /// The last second of the year 9999: no token has business beyond it.
 const END_OF_TIME: f64 = 253_402_300_799.0;
@@ -64,6 +70,17 @@ impl Issuer {
         })
     }
 
+    /// An issuer for a tool's question: all of `algorithms`, and no leeway.
+    pub fn for_tool(name: String, keys: JwkSet, audiences: Vec<String>) -> Self {
+        let algorithms = Algorithm::ALL.to_vec();
+        Self { name, keys, audiences, algorithms, leeway: 0, consumer_claim: None }
+    }
+
+    /// The issuer as the claim `iss` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether a token says that it is from this issuer.
     pub fn is_of(&self, token: &Token<'_>) -> bool {
         token.claims.get("iss").is_some_and(|iss| *iss == *self.name)
@@ -75,58 +92,86 @@ impl Issuer {
     }
 
     /// Everything about a token that does not depend on the time.
-    pub fn check(&self, token: &Token<'_>) -> Result<Times, Denial> {
-        let deny = |step, text: &str| Err(Denial::new(step, text));
-        if !typ_is_access(token.header.get("typ")) {
-            return deny(Step::Decode, "Bad token; invalid typ");
-        }
-        if !self.takes(token.algorithm) {
-            return deny(Step::Algorithm, "Invalid algorithm");
-        }
-        let kid = match token.header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.as_str()),
-            Some(_) => return deny(Step::Decode, "Bad token; invalid kid"),
+    pub fn check(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<Times, Denial> {
+        let evidence = || Evidence::new(shown(token.claims.get("iss")), format!("{:?}", self.name));
+        trace.check("issuer", self.is_of(token), evidence, || Denial::new("other issuer"))?;
+        let typ = token.header.get("typ");
+        let evidence = || Evidence::new(shown(typ), "`JWT`, `at+jwt`, or no `typ`");
+        trace.check("typ", typ_is_access(typ), evidence, || Denial::new("Bad token; invalid typ"))?;
+        let evidence = || {
+            let taken = listed(self.algorithms.iter().map(|a| a.name()));
+            Evidence::new(token.algorithm.name(), format!("one of `algorithms`: {taken}"))
         };
-        let Some(key) = self.keys.find(kid, token.algorithm) else {
-            return deny(Step::Credential, "No key found for the token's 'kid' and 'alg'");
-        };
-        match key.verify(SecretForm::Plain, token.message, &token.signature) {
-            Ok(()) => {}
-            Err(Refusal::NoKey | Refusal::BadSignature) => return deny(Step::Signature, "Invalid signature"),
-        }
-        if !self.audience_fits(token.claims.get("aud")) {
-            return Err(Denial {
-                step: Step::Times,
-                reason: Reason::Claims(vec![("aud", "not this audience")]),
-            });
+        let denial = || Denial::new("Invalid algorithm");
+        trace.check("algorithm", self.takes(token.algorithm), evidence, denial)?;
+        self.check_key(token, trace)?;
+        let aud = token.claims.get("aud");
+        if self.audiences.is_empty() {
+            trace.skip("aud", || "the config sets no `audiences`".into());
+        } else {
+            let known = || listed(self.audiences.iter().map(String::as_str));
+            let evidence = || Evidence::new(shown(aud), format!("one of `audiences`: {}", known()));
+            let denial = || Denial { reason: Reason::Claims(vec![("aud", "not this audience")]) };
+            trace.check("aud", self.audience_fits(aud), evidence, denial)?;
         }
         Ok(Times::of(&token.claims))
     }
 
+    /// The key that the token names, and its signature.
+    fn check_key(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
+        let kid = token.header.get("kid");
+        let evidence = || Evidence::new(shown(kid), format!("a key of the set: {}", self.keys.described()));
+        let sound = matches!(kid, None | Some(Value::String(_)));
+        trace.check("kid", sound, evidence, || Denial::new("Bad token; invalid kid"))?;
+        let key = match kid {
+            _ if !sound => None,
+            kid => self.keys.find(kid.and_then(Value::as_str), token.algorithm),
+        };
+        let evidence = || {
+            let asked = format!("`kid` {} and {}", shown(kid), token.algorithm);
+            Evidence::new(asked, format!("exactly one key of the set: {}", self.keys.described()))
+        };
+        let denial = || Denial::new("No key found for the token's 'kid' and 'alg'");
+        trace.check("key", key.is_some(), evidence, denial)?;
+        let Some(key) = key else {
+            trace.skip("signature", || "there is no key to check it with".into());
+            return Ok(());
+        };
+        let good = key.verify(SecretForm::Plain, token.message, &token.signature).is_ok();
+        let evidence = || signature_evidence(good, token);
+        trace.check("signature", good, evidence, || Denial::new("Invalid signature"))
+    }
+
     /// What depends on the time: `now` in seconds since 1970.
-    pub fn check_times(&self, times: &Times, now: u64) -> Result<(), Denial> {
+    pub fn check_times(&self, times: &Times, now: u64, trace: &mut impl Trace) -> Result<(), Denial> {
         let late = now.saturating_add(self.leeway) as f64;
         let early = now.saturating_sub(self.leeway) as f64;
         let mut errors = Vec::new();
-        errors.extend(match times.exp {
-            Moment::At(exp) if exp > END_OF_TIME => Some(("exp", "out of range")),
-            Moment::At(exp) if exp <= early => Some(("exp", "token expired")),
+        let leeway = self.leeway;
+        let exp = match times.exp {
+            Moment::At(exp) if exp > END_OF_TIME => Some("out of range"),
+            Moment::At(exp) if exp <= early => Some("token expired"),
             Moment::At(_) => None,
-            Moment::Missing | Moment::Malformed => Some(("exp", "must be a number")),
+            Moment::Missing | Moment::Malformed => Some("must be a number"),
+        };
+        let at = |moment: f64| Moment::At(moment).shown(now);
+        trace.observe("exp", exp.is_none(), || {
+            Evidence::new(times.exp.shown(now), format!("after {}, {leeway} s of leeway included", at(early)))
         });
+        errors.extend(exp.map(|e| ("exp", e)));
         for (claim, moment) in [("nbf", times.nbf), ("iat", times.iat)] {
-            errors.extend(match moment {
-                Moment::At(at) if at > late => Some((claim, "token not valid yet")),
+            let error = match moment {
+                Moment::At(at) if at > late => Some("token not valid yet"),
                 Moment::At(_) | Moment::Missing => None,
-                Moment::Malformed => Some((claim, "must be a number")),
+                Moment::Malformed => Some("must be a number"),
+            };
+            trace.observe(claim, error.is_none(), || {
+                let expected = format!("absent or not after {}, {leeway} s of leeway included", at(late));
+                Evidence::new(moment.shown(now), expected)
             });
+            errors.extend(error.map(|e| (claim, e)));
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Denial { step: Step::Times, reason: Reason::Claims(errors) })
-        }
+        if errors.is_empty() { Ok(()) } else { Err(Denial { reason: Reason::Claims(errors) }) }
     }
 
     fn audience_fits(&self, aud: Option<&Value>) -> bool {
@@ -158,6 +203,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::sign::{Signer, encode};
+    use super::super::trace::Quiet;
     use super::super::{MAX_TOKEN, parse};
     use super::*;
 
@@ -192,8 +238,8 @@ mod tests {
         if !issuer.is_of(&token) {
             return Err("other issuer".into());
         }
-        let times = issuer.check(&token).map_err(|d| d.reason.text())?;
-        issuer.check_times(&times, NOW).map_err(|d| d.reason.text())
+        let times = issuer.check(&token, &mut Quiet).map_err(|d| d.reason.text())?;
+        issuer.check_times(&times, NOW, &mut Quiet).map_err(|d| d.reason.text())
     }
 
     #[test]

@@ -79,6 +79,17 @@ impl JwkSet {
     }
 }
 
+impl JwkSet {
+    /// The keys by `kid` and algorithms, in words.
+    pub fn described(&self) -> String {
+        let one = |entry: &Entry| {
+            let names: Vec<&str> = entry.prepared.iter().map(|k| k.algorithm().name()).collect();
+            format!("{:?} ({})", entry.kid.as_deref().unwrap_or(""), names.join(" "))
+        };
+        self.keys.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
 fn prepare(jwk: &Value) -> Result<Vec<Key>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     if text("use").is_some_and(|u| u != "sig") {

@@ -11,6 +11,7 @@ pub mod mint;
 pub mod parse;
 pub mod pem;
 pub mod sign;
+pub mod trace;
 pub mod verify;
 
 pub use algorithm::Algorithm;

@@ -5,7 +5,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::check::kind_of;
+use super::trace::{Evidence, Quiet, Trace, listed, shown};
 use super::{Algorithm, json};
+
+/// Names of the checks of decoding, in their order.
+pub const CHECKS: &[&str] =
+    &["size", "parts", "header", "payload", "alg", "crit", "payload kind", "signature encoding"];
 
 /// The longest token that is looked at unless a config says otherwise, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -48,23 +54,58 @@ pub enum ParseError {
 /// Decodes a token of at most `limit` bytes. Base64url is without padding and canonical (no stray bits), as RFC 7515
 /// writes it.
 pub fn parse(token: &[u8], limit: usize) -> Result<Token<'_>, ParseError> {
-    if token.len() > limit {
-        return Err(ParseError::TooLong);
-    }
-    let (header_end, payload_end) = dots(token).ok_or(ParseError::Json)?;
-    let header = decode_json(&token[..header_end])?;
-    let claims = decode_json(&token[header_end + 1..payload_end])?;
+    parse_traced(token, limit, &mut Quiet)
+}
+
+/// The same, check by check.
+pub fn parse_traced<'t>(
+    token: &'t [u8],
+    limit: usize,
+    trace: &mut impl Trace,
+) -> Result<Token<'t>, ParseError> {
+    let evidence = || Evidence::new(format!("{} bytes", token.len()), format!("at most {limit} bytes"));
+    trace.check("size", token.len() <= limit, evidence, || ParseError::TooLong)?;
+    let parts = || {
+        let dots = memchr::memchr_iter(b'.', token).count();
+        Evidence::new(format!("{} parts", dots + 1), "three parts with dots between them")
+    };
+    let Some((header_end, payload_end)) = dots(token) else {
+        return Err(trace.fatal("parts", parts, ParseError::Json));
+    };
+    let surplus = memchr::memchr(b'.', &token[payload_end + 1..]).is_some();
+    // More than three are a signature that is no base64url, which is how Kong answers them too.
+    trace.observe("parts", !surplus, parts);
+    let header = decode_json("header", &token[..header_end], trace)?;
+    let claims = decode_json("payload", &token[header_end + 1..payload_end], trace)?;
     let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::parse);
-    let algorithm = algorithm.ok_or(ParseError::Algorithm)?;
-    if header.get("crit").is_some() {
-        return Err(ParseError::Critical);
+    let evidence =
+        || Evidence::new(shown(header.get("alg")), listed(Algorithm::ALL.iter().map(|a| a.name())));
+    let Some(algorithm) = algorithm else {
+        return Err(trace.fatal("alg", evidence, ParseError::Algorithm));
+    };
+    trace.check("alg", true, evidence, || ParseError::Algorithm)?;
+    let crit = header.get("crit");
+    let evidence = || Evidence::new(shown(crit), "(absent): the gateway has no extensions");
+    trace.check("crit", crit.is_none(), evidence, || ParseError::Critical)?;
+    let scalar = matches!(claims, Value::Null | Value::Bool(_) | Value::Number(_));
+    let evidence = || Evidence::new(kind_of(&claims), "an object");
+    trace.check("payload kind", !scalar, evidence, || ParseError::Claims)?;
+    let encoded = &token[payload_end + 1..];
+    let decoded = URL_SAFE_NO_PAD.decode(encoded);
+    let evidence = || match &decoded {
+        Ok(bytes) => Evidence::new(format!("{} bytes", bytes.len()), BASE64URL),
+        Err(error) => Evidence::new(error.to_string(), BASE64URL),
+    };
+    match &decoded {
+        Ok(_) => trace.check("signature encoding", true, evidence, || ParseError::Signature)?,
+        Err(_) => return Err(trace.fatal("signature encoding", evidence, ParseError::Signature)),
     }
-    if matches!(claims, Value::Null | Value::Bool(_) | Value::Number(_)) {
-        return Err(ParseError::Claims);
-    }
-    let signature = URL_SAFE_NO_PAD.decode(&token[payload_end + 1..]).map_err(|_| ParseError::Signature)?;
+    let signature = decoded.map_err(|_| ParseError::Signature)?;
     Ok(Token { header, algorithm, claims, message: &token[..payload_end], signature })
 }
+
+/// What a part of a token must be.
+const BASE64URL: &str = "base64url without padding, spaces or stray bits";
 
 /// Where the first two dots are.
 fn dots(token: &[u8]) -> Option<(usize, usize)> {
@@ -73,9 +114,20 @@ fn dots(token: &[u8]) -> Option<(usize, usize)> {
     Some((first, second))
 }
 
-fn decode_json(part: &[u8]) -> Result<Value, ParseError> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| ParseError::Json)?;
-    json::parse(&bytes).map_err(|_| ParseError::Json)
+fn decode_json(name: &'static str, part: &[u8], trace: &mut impl Trace) -> Result<Value, ParseError> {
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|e| (e.to_string(), BASE64URL)).and_then(|bytes| {
+        json::parse(&bytes).map_err(|e| (e.to_string(), "JSON with unique names, nested at most 32 deep"))
+    });
+    match json {
+        Ok(value) => {
+            let evidence = || Evidence::new(kind_of(&value), "an object in JSON");
+            trace.check(name, true, evidence, || ParseError::Json)?;
+            Ok(value)
+        }
+        Err((actual, expected)) => {
+            Err(trace.fatal(name, || Evidence::new(actual, expected), ParseError::Json))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use super::deadline::Deadlines;
 use crate::clock::Now;
 use crate::exchange::{Client, Exchange, RequestId, SnapshotRef, UpstreamRequest};
-use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::reloads::Reloads;
 use crate::snapshot::{ServiceId, UpstreamId};
@@ -126,27 +125,7 @@ impl Worker {
             x.request_id = id;
             return x;
         }
-        let now = Now::read();
-        Box::new(Exchange {
-            snapshot,
-            request: RequestHead::default(),
-            response: ResponseHead::default(),
-            client: client.clone(),
-            now,
-            ended: now.instant,
-            route: None,
-            service: None,
-            identity: None,
-            upstream: UpstreamRequest::default(),
-            captures: Vec::new(),
-            matched_len: 0,
-            body: None,
-            correlation_id: None,
-            local_response: false,
-            response_fields: Fields::default(),
-            request_id: id,
-            slots: Vec::new(),
-        })
+        Box::new(Exchange::new(snapshot, client.clone(), id))
     }
 
     /// Takes an exchange back for the next request.

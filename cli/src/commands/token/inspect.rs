@@ -5,20 +5,21 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use gw_runtime::token::claims::Moment;
 use gw_runtime::{clock, token};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::print;
+use super::source::Source;
 use crate::certs::inspect::date_time;
 use crate::exit::{Code, WithCode};
 
 /// Arguments of `gw token inspect`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The token; `-` reads it from standard input
-    #[arg(value_name = "TOKEN")]
-    token: String,
+    #[command(flatten)]
+    source: Source,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -47,7 +48,7 @@ struct Parts {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Code> {
-    let text = super::token(&args.token)?;
+    let text = args.source.read()?;
     let parts = take_apart(&text).map_err(|e| WithCode(Code::Usage, e))?;
     let now = clock::unix_s();
     print(&if args.json { as_json(&parts, now) } else { as_text(&parts, now) })?;
@@ -86,7 +87,7 @@ fn as_text(parts: &Parts, now: u64) -> String {
         out.push_str("times\n");
     }
     for (word, at) in times {
-        let _ = writeln!(out, "  {word:<14} {} ({})", moment(at), distance(at, now));
+        let _ = writeln!(out, "  {word:<14} {}", Moment::At(at).shown(now));
     }
     let signature = match parts.signature_bytes {
         None => "missing or not base64url".to_owned(),
@@ -133,23 +134,6 @@ fn times(claims: &Value) -> Vec<(&'static str, f64)> {
 fn moment(at: f64) -> String {
     // Beyond i64 the cast saturates, and such a moment is out of the calendar's range anyway.
     OffsetDateTime::from_unix_timestamp(at.floor() as i64).map_or_else(|_| at.to_string(), date_time)
-}
-
-/// `in 5 minutes`, `2 days ago`.
-fn distance(at: f64, now: u64) -> String {
-    let seconds = at - now as f64;
-    let (count, unit) = match seconds.abs() {
-        s if s < 120.0 => (s, "second"),
-        s if s < 7200.0 => (s / 60.0, "minute"),
-        s if s < 172_800.0 => (s / 3600.0, "hour"),
-        s => (s / 86_400.0, "day"),
-    };
-    let count = count.floor();
-    if count == 0.0 {
-        return "now".to_owned();
-    }
-    let plural = if count == 1.0 { "" } else { "s" };
-    if seconds >= 0.0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
 }
 
 #[cfg(test)]

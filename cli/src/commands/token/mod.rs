@@ -1,8 +1,11 @@
 //! `gw token`: test tokens for a config, and what the gateway thinks of one.
 
+mod explain;
 mod inspect;
+mod judge;
 mod keygen;
 mod mint;
+mod source;
 mod verify;
 
 use std::io::Write as _;
@@ -18,6 +21,7 @@ use crate::exit::{Code, WithCode};
 Example:
   TOKEN=$(gw token mint --config kong.yaml --consumer alice)
   curl -H \"Authorization: Bearer $TOKEN\" http://localhost:8000/orders
+  gw token explain --config kong.yaml \"$TOKEN\"
 
 Secrets come from the config or from files, never from the command line.")]
 pub struct Args {
@@ -31,9 +35,10 @@ enum Command {
     Mint(mint::Args),
     /// Decode a token; nothing in it is checked
     Inspect(inspect::Args),
-    /// Judge a token as the gateway would, check by check
-    #[command(visible_alias = "explain")]
+    /// Judge a token by a config or a key set
     Verify(verify::Args),
+    /// Show every check that the gateway makes of a token, and what it answers
+    Explain(explain::Args),
     /// Make a secret or a pair of keys for a `jwt_secrets` entry
     Keygen(keygen::Args),
 }
@@ -44,6 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         Command::Mint(args) => mint::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Keygen(args) => keygen::run(&args),
     }
 }
@@ -54,19 +60,6 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
     }
-}
-
-/// A token as given: `-` reads it from stdin, and a `Bearer` before it is dropped.
-fn token(argument: &str) -> anyhow::Result<String> {
-    let text = if argument == "-" {
-        std::io::read_to_string(std::io::stdin())
-            .map_err(|e| WithCode(Code::Usage, format!("cannot read the token from stdin: {e}")))?
-    } else {
-        argument.to_owned()
-    };
-    let text = text.trim();
-    let bare = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer ")).unwrap_or(text);
-    Ok(bare.trim().to_owned())
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

@@ -1,30 +1,48 @@
-//! `gw token verify`: the gateway's own checks, one by one.
+//! `gw token verify`: whether a token is good, by a config or by an issuer's key set.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use gw_runtime::check::Checked;
 use gw_runtime::clock;
-use gw_runtime::model::Model;
-use gw_runtime::token::check::{Denial, Rules, Signed, Step};
-use gw_runtime::token::config;
-use serde_json::{Value, json};
+use gw_runtime::token::claims::Times;
+use gw_runtime::token::issuer::Issuer;
+use gw_runtime::token::jwk::JwkSet;
+use gw_runtime::token::parse::parse_traced;
+use gw_runtime::token::trace::{Check, Outcome, Report};
+use gw_runtime::token::{MAX_TOKEN, check, issuer, parse};
+use serde_json::json;
 
-use super::print;
+use super::source::Source;
+use super::{explain, judge, print};
 use crate::exit::{Code, WithCode};
 
 /// Arguments of `gw token verify`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+With --config the gateway's own policy judges; `gw token explain` shows every check of it.
+With --jwks the signature alone would say little, so --issuer and --audience are asked for too.
+
+The exit code is 0 if the token is good, and 1 if not.")]
 pub struct Args {
-    /// The token; `-` reads it from standard input
-    #[arg(value_name = "TOKEN")]
-    token: String,
+    #[command(flatten)]
+    source: Source,
     /// The config whose `jwt` plugin judges
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "jwks")]
+    config: Option<PathBuf>,
     /// Name or id of the route, where the config has several `jwt` plugins
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "config")]
     route: Option<String>,
+    /// The key set (RFC 7517) that judges, instead of a config
+    #[arg(long, value_name = "FILE", conflicts_with = "config", requires = "issuer")]
+    jwks: Option<PathBuf>,
+    /// What `iss` must be
+    #[arg(long, value_name = "ISS", requires = "jwks")]
+    issuer: Option<String>,
+    /// What `aud` must have; may be repeated, one is enough
+    #[arg(long = "audience", value_name = "AUD", requires = "jwks", required_unless_present_any = ["config", "any_audience"])]
+    audiences: Vec<String>,
+    /// Do not look at `aud`: a token for another service passes too
+    #[arg(long, requires = "jwks", conflicts_with = "audiences")]
+    any_audience: bool,
     /// Judge as at this moment (seconds since 1970) instead of now
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
@@ -33,123 +51,50 @@ pub struct Args {
     json: bool,
 }
 
-/// The checks and what people call them.
-const STEPS: &[(Step, &str)] = &[
-    (Step::Decode, "decode"),
-    (Step::KeyClaim, "key claim"),
-    (Step::Credential, "credential"),
-    (Step::Algorithm, "algorithm"),
-    (Step::Signature, "signature"),
-    (Step::Times, "exp and nbf"),
-    (Step::MaximumExpiration, "maximum expiration"),
-];
-
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Code> {
-    let token = super::token(&args.token)?;
-    let model = crate::load::checked(&args.config)?;
-    let rules = rules(&model, args.route.as_deref())?;
-    let verdict = judge(&model, &rules, &token, args.at.unwrap_or_else(clock::unix_s));
-    print(&if args.json { verdict.as_json(&rules) } else { verdict.as_text(&rules) })?;
-    Ok(if verdict.denial.is_none() { Code::Ok } else { Code::Findings })
-}
-
-fn rules(model: &Checked<Model>, route: Option<&str>) -> anyhow::Result<Rules> {
-    let usage = |text: String| WithCode(Code::Usage, text);
-    if let Some(name) = route {
-        let route = config::route(model, name).ok_or_else(|| usage(format!("there is no route `{name}`")))?;
-        let plugin = config::plugin_of_route(model, route);
-        let plugin = plugin.ok_or_else(|| usage(format!("route `{name}` has no enabled `jwt` plugin")))?;
-        return Ok(Rules::of(&plugin.config));
-    }
-    let mut all: Vec<Rules> = config::plugins(model).map(|p| Rules::of(&p.config)).collect();
-    all.dedup();
-    match all.len() {
-        0 => Err(usage("this config has no enabled `jwt` plugin".into()).into()),
-        1 => Ok(all.remove(0)),
-        n => {
-            Err(usage(format!("this config has {n} different `jwt` plugins; name the route (`--route`)"))
-                .into())
+    let now = args.at.unwrap_or_else(clock::unix_s);
+    let (checks, good, who) = match (&args.jwks, &args.config) {
+        (Some(_), _) => by_jwks(args, now)?,
+        (None, Some(config)) => {
+            let model = crate::load::checked(config)?;
+            let judged = judge::judge(&model, args.route.as_deref(), &args.source.read()?, now)?;
+            let who = judged.consumer.map(|name| format!(" as consumer `{name}`")).unwrap_or_default();
+            (judged.checks, judged.reply.is_none() && !judged.anonymous, who)
         }
-    }
-}
-
-/// What came of the checks.
-struct Verdict {
-    denial: Option<Denial>,
-    /// Whose token it is and the credential's key, once that is proven.
-    owner: Option<(String, String)>,
-}
-
-fn judge(model: &Checked<Model>, rules: &Rules, token: &str, now: u64) -> Verdict {
-    let find = |key: &str| {
-        let credential = config::credentials(model).find(|c| c.key == Some(key))?;
-        Some((credential.consumer, credential.verifier().ok()?))
+        (None, None) => return Err(WithCode(Code::Usage, "give `--config` or `--jwks`".into()).into()),
     };
-    match rules.check_signature(token.as_bytes(), find) {
-        Err(denial) => Verdict { denial: Some(denial), owner: None },
-        Ok(signed) => {
-            let denial = rules.check_times(&signed.times, now).err();
-            Verdict { denial, owner: Some(owner(model, signed)) }
-        }
+    if args.json {
+        let checks: Vec<_> = checks.iter().map(explain::check_json).collect();
+        let value = json!({"schema": "gw.token.verdict", "version": 2, "accepted": good, "checks": checks});
+        print(&format!("{value:#}\n"))?;
+    } else {
+        let failed = checks.iter().filter(|c| c.outcome == Outcome::Fail);
+        let mut out: String = failed.map(explain::line).collect();
+        out.push_str(&if good { format!("accepted{who}\n") } else { "refused\n".to_owned() });
+        print(&out)?;
     }
+    Ok(if good { Code::Ok } else { Code::Findings })
 }
 
-fn owner(model: &Model, signed: Signed<usize>) -> (String, String) {
-    let consumer = &model.consumers[signed.credential];
-    let name = consumer.username.as_ref().map_or(&consumer.id, |u| &u.value);
-    (name.clone(), signed.key)
-}
-
-impl Verdict {
-    /// `PASS`, `FAIL` or `SKIP`, and a word on it.
-    fn line(&self, step: Step, rules: &Rules) -> (&'static str, String) {
-        let skipped = match step {
-            Step::Times => !(rules.verify_exp || rules.verify_nbf),
-            Step::MaximumExpiration => rules.maximum_expiration.is_none(),
-            _ => false,
-        };
-        match &self.denial {
-            Some(denial) if denial.step == step => ("FAIL", denial.reason.body()),
-            Some(denial) if denial.step < step => ("SKIP", "not reached".into()),
-            _ if skipped => ("SKIP", "the config does not ask for it".into()),
-            _ => ("PASS", String::new()),
-        }
+fn by_jwks(args: &Args, now: u64) -> anyhow::Result<(Vec<Check>, bool, String)> {
+    let path = args.jwks.as_deref().unwrap_or("-".as_ref());
+    let set = JwkSet::parse(super::read(path)?.as_bytes())
+        .map_err(|e| WithCode(Code::Usage, format!("`{}`: {e}", path.display())))?;
+    let name = args.issuer.clone().unwrap_or_default();
+    let issuer = Issuer::for_tool(name, set, args.audiences.clone());
+    let token = args.source.read()?;
+    let mut report = Report::default();
+    let judged = parse_traced(token.as_bytes(), MAX_TOKEN, &mut report).map_err(check::Denial::from);
+    let judged = judged.and_then(|token| {
+        let signed = issuer.check(&token, &mut report);
+        let in_time = issuer.check_times(&Times::of(&token.claims), now, &mut report);
+        signed.and(in_time)
+    });
+    if let Err(denial) = judged {
+        report.failed(denial);
     }
-
-    fn as_text(&self, rules: &Rules) -> String {
-        let mut out = String::new();
-        for (step, name) in STEPS {
-            let (word, remark) = self.line(*step, rules);
-            let _ = writeln!(out, "{}", format!("{word}  {name:<18}  {remark}").trim_end());
-        }
-        let _ = match (&self.denial, &self.owner) {
-            (Some(denial), _) => writeln!(out, "the gateway refuses it: 401 {}", denial.reason.body()),
-            (None, Some((name, key))) => {
-                writeln!(out, "the gateway accepts it as consumer `{name}` (credential `{key}`)")
-            }
-            (None, None) => Ok(()),
-        };
-        out
-    }
-
-    fn as_json(&self, rules: &Rules) -> String {
-        let checks: Vec<Value> = STEPS
-            .iter()
-            .map(|(step, name)| {
-                let (word, remark) = self.line(*step, rules);
-                json!({ "check": name, "result": word.to_ascii_lowercase(), "remark": remark })
-            })
-            .collect();
-        let value = json!({
-            "schema": "gw.token.verdict",
-            "version": 1,
-            "accepted": self.denial.is_none(),
-            "consumer": self.owner.as_ref().map(|(name, _)| name),
-            "credential": self.owner.as_ref().map(|(_, key)| key),
-            "checks": checks,
-            "answer": self.denial.as_ref().map(|d| json!({ "status": 401, "body": d.reason.body() })),
-        });
-        format!("{value:#}\n")
-    }
+    report.fill(parse::CHECKS);
+    report.fill(issuer::CHECKS);
+    Ok((report.checks, report.denial.is_none(), String::new()))
 }

@@ -9,6 +9,7 @@ use crate::policy::reply::json_string;
 use crate::policy::testing::{self, ALICE, ANON, exchange_in, policy, refuses};
 use crate::snapshot::{ConsumerId, Credential, Snapshot};
 use crate::token::sign::{Signer, encode};
+use crate::token::trace::{Evidence, Outcome};
 use crate::token::{Algorithm, Key};
 
 const SECRET: &str = "s3cr3t-shared-with-alice";
@@ -48,11 +49,26 @@ fn signed_with_header(secret: &[u8], claims: &Value, header: &[(&str, Value)]) -
     encode(&signer, header, claims).expect("claims are JSON")
 }
 
-/// What the policy does with a request that carries `token`: `next` or status and body.
+/// What the policy does with a request that carries `token`: `next` or status and body. The explanation must say the
+/// same.
 fn outcome(config: &Value, token: &str) -> String {
     let policy = policy::<Jwt>(config);
     let mut x = exchange_in(snapshot(1), &format!("GET /\nAuthorization: Bearer {token}"));
-    match policy.request(&mut x) {
+    let explained = policy.explain(&x.snapshot, token.as_bytes(), x.now.unix_ms / 1000);
+    let failed = explained.checks.iter().find(|c| c.outcome == Outcome::Fail);
+    assert_eq!(failed.is_some(), explained.denial.is_some(), "{config} {token} {explained:?}");
+    if let Some(failed) = failed {
+        let Evidence { actual, expected } = &failed.evidence;
+        assert!(!actual.is_empty() && !expected.is_empty() && !failed.note.is_empty(), "{failed:?}");
+    }
+    let said = explained.denial.map_or("next".into(), |d| format!("401 {}", d.reason.body()));
+    let done = done(&policy, &mut x, config, token);
+    assert_eq!(said, done, "{config} {token}: the explanation differs");
+    done
+}
+
+fn done(policy: &Jwt, x: &mut Exchange, config: &Value, token: &str) -> String {
+    match policy.request(x) {
         Flow::Next => "next".to_owned(),
         Flow::Reply(reply) => {
             let (_, challenge) = &reply.fields[0];
