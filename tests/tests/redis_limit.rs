@@ -36,10 +36,10 @@ fn request(
     limits: &[(Period, f64)],
     identifier: &str,
 ) -> Request {
-    let rule = |&(period, limit): &(Period, f64)| Rule { period, limit, burst: limit };
+    let rule = |&(period, limit): &(Period, f64)| Rule::new(algorithm, period, limit);
     Request {
         redis: Arc::new(redis),
-        rules: Arc::new(Rules { algorithm, rules: limits.iter().map(rule).collect(), count_rejected: false }),
+        rules: Arc::new(Rules { rules: limits.iter().map(rule).collect(), count_rejected: false }),
         key: Key::new("r:s", Identifier::Text(identifier.as_bytes())),
         hits: 1,
         sync: None,
@@ -387,4 +387,53 @@ fn hits_that_were_announced_are_settled_however_late_they_come() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(lefts(&taken(&limiter, &request).await), [5.0]);
     });
+}
+
+#[test]
+fn named_limits_queues_and_calendars_count_alike_and_hits_can_be_given_back() {
+    use gw_runtime::limit::Calendar;
+    let server = RedisServer::start();
+    settle_in_window();
+    let zone = |name: &str| Calendar::zone(name).expect("the zone exists");
+    let monday = gw_runtime::limit::calendar::Weekday::Monday;
+    let calendar = |period, name| Calendar::new(period, zone(name), monday);
+    let fixed = |period, name: &str| Rule::new(Algorithm::Fixed, period, 4.0).named(name);
+    let rules = Rules {
+        rules: vec![
+            Rule::new(Algorithm::Bucket, Period::Hour, 10.0).with_burst(2.0, 2.0).named("burst"),
+            Rule::new(Algorithm::Sliding, Period::Week, 9.0).named("steady"),
+            fixed(Period::Week, "week"),
+            fixed(Period::Day, "daily").by_calendar(calendar(Period::Day, "Asia/Kathmandu")),
+            fixed(Period::Month, "monthly").by_calendar(calendar(Period::Month, "America/New_York")),
+        ],
+        count_rejected: false,
+    };
+    worker(async {
+        let limiter = RedisLimiter::new();
+        let local = LocalStore::default();
+        let mut asked = request(settings(&server), Algorithm::Fixed, &[], "k");
+        asked.rules = Arc::new(rules);
+        for hits in [1, 1, 1, -1, 1, 1, 0, 1, -3, -3, 0, 2, 0] {
+            asked.hits = i32::unsigned_abs(hits);
+            if hits < 0 {
+                limiter.give_back(&asked).await;
+                local.give_back(&asked.rules, &asked.key, asked.hits, clock::unix_ms());
+                continue;
+            }
+            let there = taken(&limiter, &asked).await;
+            let here = local.take(&asked.rules, &asked.key, asked.hits, clock::unix_ms());
+            assert_eq!(there.admitted, here.admitted);
+            for (t, h) in there.usages().zip(here.usages()) {
+                assert!((t.left - h.left).abs() < 0.1, "{t:?} {h:?}");
+                assert!(t.reset_s.abs_diff(h.reset_s) <= 1, "{t:?} {h:?}");
+                assert!(t.delay_ms.abs_diff(h.delay_ms) < 500, "{t:?} {h:?}");
+            }
+        }
+    });
+    let now_ms = clock::unix_ms();
+    let mut client = server.client();
+    let daily = Calendar::new(Period::Day, zone("Asia/Kathmandu"), monday).window(now_ms);
+    let key = format!("ratelimit:{{r:s:k}}:{}:daily", daily.start_ms);
+    let ttl: u64 = redis::cmd("PTTL").arg(&key).query(&mut client).expect("the key exists and expires");
+    assert!(ttl.abs_diff(daily.end_ms - daily.start_ms) < 86_400_000, "{ttl}");
 }

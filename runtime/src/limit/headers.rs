@@ -1,13 +1,14 @@
 //! What a client is told about its limits.
 
-use super::window::Period;
-use super::{Algorithm, Outcome, Rules, Usage};
+use super::algorithm::seconds_up;
+use super::{Algorithm, Outcome, Rule, Rules, Usage};
 use crate::message::{Fields, names};
 
 /// A limit of which the given share is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    pub period: Period,
+    /// The limit's name.
+    pub limit: String,
     /// Whole percent of the limit used, this request included; at most 100.
     pub used_percent: u8,
 }
@@ -15,16 +16,16 @@ pub struct Warning {
 /// What is left of a limit after this request, as Kong shows it: while another limit refuses the request, this one is
 /// not charged for it.
 fn remaining(usage: &Usage, outcome: &Outcome) -> f64 {
-    let charged = if outcome.admitted || usage.exhausted { usage.left - 1.0 } else { usage.left };
-    charged.max(0.0)
+    let charged = outcome.admitted || usage.exhausted;
+    (if charged { usage.left - f64::from(usage.hits) } else { usage.left }).max(0.0)
 }
 
-/// The limit that binds: the one with the least left, of equal ones the longest.
-fn binding(outcome: &Outcome) -> Option<&Usage> {
-    let mut best: Option<&Usage> = None;
-    for usage in outcome.usages() {
-        if best.is_none_or(|b| remaining(usage, outcome) <= remaining(b, outcome)) {
-            best = Some(usage);
+/// The limit that binds: the one with the least left, of equal ones the last (of Kong's the longest).
+fn binding<'a>(rules: &'a Rules, outcome: &'a Outcome) -> Option<(&'a Rule, &'a Usage)> {
+    let mut best: Option<(&Rule, &Usage)> = None;
+    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
+        if best.is_none_or(|(_, b)| remaining(usage, outcome) <= remaining(b, outcome)) {
+            best = Some((rule, usage));
         }
     }
     best
@@ -33,34 +34,48 @@ fn binding(outcome: &Outcome) -> Option<&Usage> {
 /// Kong's fields: `X-RateLimit-Limit-Minute` and `-Remaining-`, `RateLimit-Limit`, `-Remaining`, `-Reset`; for a
 /// refused request `Retry-After`.
 pub fn write(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
-    let whole = rules.algorithm != Algorithm::Fixed;
     let mut number = NumberText::default();
-    for usage in outcome.usages() {
-        let (limit, left) = titles(usage.period);
+    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
+        let (limit, left) = rule.fields();
         fields.push(limit.as_bytes(), number.text(usage.limit, false));
-        fields.push(left.as_bytes(), number.text(remaining(usage, outcome), whole));
+        fields.push(left.as_bytes(), number.text(remaining(usage, outcome), is_whole(rule)));
     }
-    let Some(usage) = binding(outcome) else { return };
+    let Some((rule, usage)) = binding(rules, outcome) else { return };
     fields.push(b"RateLimit-Limit", number.text(usage.limit, false));
-    fields.push(b"RateLimit-Remaining", number.text(remaining(usage, outcome), whole));
+    fields.push(b"RateLimit-Remaining", number.text(remaining(usage, outcome), is_whole(rule)));
     fields.push(b"RateLimit-Reset", number.text(usage.reset_s as f64, true));
-    if !outcome.admitted {
-        fields.append(&names::RETRY_AFTER, number.text(usage.reset_s as f64, true));
+    if let Some(seconds) = retry_after_s(outcome) {
+        fields.append(&names::RETRY_AFTER, number.text(seconds as f64, true));
     }
+}
+
+/// When a refused request passes if nobody else comes; None for an admitted one, and for one that asks for more than a
+/// whole limit.
+pub fn retry_after_s(outcome: &Outcome) -> Option<u64> {
+    let mut longest = None;
+    for usage in outcome.usages().filter(|u| u.exhausted) {
+        longest = longest.max(Some(seconds_up(usage.retry_ms?)));
+    }
+    longest
+}
+
+/// Only Kong's own windows show fractions.
+fn is_whole(rule: &Rule) -> bool {
+    rule.algorithm != Algorithm::Fixed
 }
 
 /// The fields of the IETF's draft: `RateLimit-Policy` with quota and window, `RateLimit` with what is left and when more
 /// comes.
-pub fn write_ietf(fields: &mut Fields, outcome: &Outcome) {
+pub fn write_ietf(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
     use std::fmt::Write as _;
     let (mut policy, mut state) = (String::new(), String::new());
-    for usage in outcome.usages() {
+    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
         if !policy.is_empty() {
             policy.push_str(", ");
             state.push_str(", ");
         }
-        let name = usage.period.name();
-        let _ = write!(policy, "\"{name}\";q={};w={}", usage.limit.floor(), usage.period.seconds());
+        let name = rule.name();
+        let _ = write!(policy, "\"{name}\";q={};w={}", usage.limit.floor(), rule.period.seconds());
         let _ = write!(state, "\"{name}\";r={};t={}", remaining(usage, outcome).floor(), usage.reset_s);
     }
     fields.push(b"RateLimit-Policy", policy.as_bytes());
@@ -68,29 +83,19 @@ pub fn write_ietf(fields: &mut Fields, outcome: &Outcome) {
 }
 
 /// The limit that is nearest its end, if `percent` of it is used.
-pub fn warning(outcome: &Outcome, percent: f64) -> Option<Warning> {
+pub fn warning(rules: &Rules, outcome: &Outcome, percent: f64) -> Option<Warning> {
     let share = |u: &Usage| (1.0 - remaining(u, outcome) / u.limit) * 100.0;
-    let fullest = outcome.usages().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+    let each = rules.rules.iter().zip(outcome.usages());
+    let (rule, fullest) = each.max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))?;
     let used = share(fullest);
     let used_percent = used.clamp(0.0, 100.0).round() as u8;
-    (used + 1e-9 >= percent).then_some(Warning { period: fullest.period, used_percent })
+    (used + 1e-9 >= percent).then(|| Warning { limit: rule.name().to_owned(), used_percent })
 }
 
 /// `X-RateLimit-Warning: "minute";used=85`.
-pub fn write_warning(fields: &mut Fields, warning: Warning) {
-    let text = format!("\"{}\";used={}", warning.period.name(), warning.used_percent);
+pub fn write_warning(fields: &mut Fields, warning: &Warning) {
+    let text = format!("\"{}\";used={}", warning.limit, warning.used_percent);
     fields.push(b"X-RateLimit-Warning", text.as_bytes());
-}
-
-const fn titles(period: Period) -> (&'static str, &'static str) {
-    match period {
-        Period::Second => ("X-RateLimit-Limit-Second", "X-RateLimit-Remaining-Second"),
-        Period::Minute => ("X-RateLimit-Limit-Minute", "X-RateLimit-Remaining-Minute"),
-        Period::Hour => ("X-RateLimit-Limit-Hour", "X-RateLimit-Remaining-Hour"),
-        Period::Day => ("X-RateLimit-Limit-Day", "X-RateLimit-Remaining-Day"),
-        Period::Month => ("X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
-        Period::Year => ("X-RateLimit-Limit-Year", "X-RateLimit-Remaining-Year"),
-    }
 }
 
 /// Writes numbers without allocating for whole ones.
@@ -120,24 +125,23 @@ impl NumberText {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cell, Rule};
+    use super::super::{Cell, Period};
     use super::*;
 
     const NOW: u64 = 30_000_000 * 60_000 + 10_000;
 
     fn fields(limits: &[(Period, f64, f64)]) -> Vec<(String, String)> {
         let rules = Rules {
-            algorithm: Algorithm::Fixed,
-            rules: limits.iter().map(|&(period, limit, _)| Rule { period, limit, burst: limit }).collect(),
+            rules: limits.iter().map(|&(period, limit, _)| Rule::new(Algorithm::Fixed, period, limit)).collect(),
             count_rejected: false,
         };
         let cells = limits.iter().map(|&(.., count)| Cell { at_ms: NOW, count, previous: 0.0 });
         let outcome = Outcome::of(&rules, cells, 1, NOW);
         let mut fields = Fields::default();
         write(&mut fields, &rules, &outcome);
-        write_ietf(&mut fields, &outcome);
-        if let Some(warning) = warning(&outcome, 80.0) {
-            write_warning(&mut fields, warning);
+        write_ietf(&mut fields, &rules, &outcome);
+        if let Some(warning) = warning(&rules, &outcome, 80.0) {
+            write_warning(&mut fields, &warning);
         }
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         fields.iter().map(|(n, v)| (text(n), text(v))).collect()

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Algorithm, Cell, Key, Outcome, Rules};
+use super::{Cell, Key, MAX_RULES, Outcome, Rule, Rules};
 
 /// How many locks the keys are spread over.
 const SHARDS: usize = 128;
@@ -36,11 +36,9 @@ struct Shard {
 struct Slot {
     key: Arc<str>,
     expires_ms: u64,
-    /// By algorithm and period. A plugin whose limits were changed finds the counters of periods that stayed.
-    cells: Vec<(Tag, Cell)>,
+    /// By the rules' ids. A plugin whose limits were changed finds the counters of those that stayed.
+    cells: Vec<(u64, Cell)>,
 }
-
-type Tag = (Algorithm, super::Period);
 
 impl Default for LocalStore {
     fn default() -> Self {
@@ -64,23 +62,29 @@ impl LocalStore {
         let Some(slot) = shard.slot(key.as_str(), hits > 0, self.capacity, now_ms) else {
             return Outcome::of(rules, rules.rules.iter().map(|_| Cell::default()), hits, now_ms);
         };
-        let states = rules.rules.iter().map(|rule| {
-            let found = slot.cells.iter().find(|(tag, _)| *tag == (rules.algorithm, rule.period));
-            rules.algorithm.advance(rule, found.map_or(Cell::default(), |(_, c)| *c), now_ms)
-        });
-        let mut cells = [Cell::default(); super::Period::ALL.len()];
-        for (cell, state) in cells.iter_mut().zip(states) {
-            *cell = state;
+        let mut cells = [Cell::default(); MAX_RULES];
+        for (cell, rule) in cells.iter_mut().zip(&rules.rules) {
+            *cell = rule.advance(slot.cell(rule), now_ms);
         }
         let outcome = Outcome::of(rules, cells.iter().copied(), hits, now_ms);
         if hits > 0 {
             let counts = outcome.admitted || rules.count_rejected;
-            for (rule, mut cell) in rules.rules.iter().zip(cells) {
-                cell.count += if counts { f64::from(hits) } else { 0.0 };
-                slot.store(rules.algorithm, rule, cell);
+            for (rule, cell) in rules.rules.iter().zip(cells) {
+                slot.store(rule, rule.charge(cell, if counts { f64::from(hits) } else { 0.0 }));
             }
         }
         outcome
+    }
+
+    /// Takes back what an admitted request was charged.
+    pub fn give_back(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) {
+        let mut shard = self.shard(key);
+        let Some(slot) = shard.slot(key.as_str(), false, self.capacity, now_ms) else { return };
+        for rule in &rules.rules {
+            let mut cell = rule.advance(slot.cell(rule), now_ms);
+            cell.count = (cell.count - f64::from(hits)).max(0.0);
+            slot.store(rule, cell);
+        }
     }
 
     /// Replaces the counters of a key by what another store says, with `extra` hits on top.
@@ -88,9 +92,7 @@ impl LocalStore {
         let mut shard = self.shard(key);
         let Some(slot) = shard.slot(key.as_str(), true, self.capacity, now_ms) else { return };
         for (rule, cell) in rules.rules.iter().zip(cells) {
-            let mut cell = rules.algorithm.advance(rule, *cell, now_ms);
-            cell.count += f64::from(extra);
-            slot.store(rules.algorithm, rule, cell);
+            slot.store(rule, rule.charge(rule.advance(*cell, now_ms), f64::from(extra)));
         }
     }
 
@@ -116,12 +118,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Slot {
-    fn store(&mut self, algorithm: Algorithm, rule: &super::Rule, cell: Cell) {
-        self.expires_ms = self.expires_ms.max(algorithm.expires_ms(rule, cell));
-        let tag = (algorithm, rule.period);
-        match self.cells.iter_mut().find(|(t, _)| *t == tag) {
+    fn cell(&self, rule: &Rule) -> Cell {
+        self.cells.iter().find(|(id, _)| *id == rule.id()).map_or(Cell::default(), |(_, c)| *c)
+    }
+
+    fn store(&mut self, rule: &Rule, cell: Cell) {
+        self.expires_ms = self.expires_ms.max(rule.expires_ms(cell));
+        match self.cells.iter_mut().find(|(id, _)| *id == rule.id()) {
             Some((_, c)) => *c = cell,
-            None => self.cells.push((tag, cell)),
+            None => self.cells.push((rule.id(), cell)),
         }
     }
 }
@@ -247,6 +252,15 @@ impl SyncStore {
         outcome
     }
 
+    /// Takes back what an admitted request was charged. What was settled already stays charged in the shared store.
+    pub fn give_back(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) {
+        let mut pending = lock(&self.pending);
+        if let Some(p) = pending.get_mut(key).filter(|p| p.hits >= hits) {
+            p.hits -= hits;
+            self.local.give_back(rules, key, hits, now_ms);
+        }
+    }
+
     /// True for the one caller who now has to settle every interval, while [`SyncStore::goes_on`].
     pub fn claim(&self) -> bool {
         !self.scheduled.swap(true, Ordering::AcqRel)
@@ -341,14 +355,14 @@ impl SyncStores {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Identifier, Period, Rule};
+    use super::super::{Algorithm, Identifier, Period};
     use super::*;
 
     const NOW: u64 = 30_000_000 * 60_000;
 
     fn rules(limits: &[(Period, f64)], count_rejected: bool) -> Rules {
-        let rule = |&(period, limit): &(Period, f64)| Rule { period, limit, burst: limit };
-        Rules { algorithm: Algorithm::Fixed, rules: limits.iter().map(rule).collect(), count_rejected }
+        let rule = |&(period, limit): &(Period, f64)| Rule::new(Algorithm::Fixed, period, limit);
+        Rules { rules: limits.iter().map(rule).collect(), count_rejected }
     }
 
     fn key(name: &str) -> Key {

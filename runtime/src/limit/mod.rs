@@ -1,37 +1,21 @@
 //! Rate limits: the arithmetic and the types, apart from where counts are stored. Knows no clock and no network.
 
 pub mod algorithm;
+pub mod calendar;
 pub mod headers;
 pub mod local;
 pub mod redis;
+mod rule;
 pub mod window;
 
 use std::sync::Arc;
 
 pub use self::redis::RedisSettings;
 pub use algorithm::{Algorithm, Cell};
+pub use calendar::Calendar;
 pub use local::LocalStore;
+pub use rule::{MAX_RULES, Rule, Rules};
 pub use window::Period;
-
-/// One limit: so many requests a period.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rule {
-    pub period: Period,
-    /// Requests per period. Kong allows fractions.
-    pub limit: f64,
-    /// Capacity of the bucket, in requests; only [`Algorithm::Bucket`] looks at it.
-    pub burst: f64,
-}
-
-/// The limits that apply together. A request passes only if it passes all of them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    pub algorithm: Algorithm,
-    /// Shortest period first, each period at most once.
-    pub rules: Vec<Rule>,
-    /// Whether a refused request counts all the same.
-    pub count_rejected: bool,
-}
 
 /// One decision asked of a shared store.
 #[derive(Clone, Debug)]
@@ -112,20 +96,27 @@ pub fn scope(route_id: Option<&str>, service_id: Option<&str>) -> String {
 /// How one limit stood when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    pub period: Period,
     pub limit: f64,
     /// What was left before this request; below 0 where refused requests count.
     pub left: f64,
+    /// What was asked for; 0 where somebody only looked.
+    pub hits: u32,
     /// Whether this limit refuses the request.
     pub exhausted: bool,
-    /// Seconds, rounded up: until the window ends; of a bucket, until the next request fits or it is full.
+    /// Seconds, rounded up: until the window ends by Kong's reckoning; of a bucket, until the next request fits or it is
+    /// full.
     pub reset_s: u64,
+    /// Of a refused request: ms until it would pass if nobody else came. None where it never would, as it asks for more
+    /// than the whole limit.
+    pub retry_ms: Option<u64>,
+    /// Of an admitted request: ms that it must wait for its turn first. Only buckets with a queue make requests wait.
+    pub delay_ms: u64,
 }
 
 /// How all limits stood, and what follows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    usages: [Option<Usage>; Period::ALL.len()],
+    usages: [Option<Usage>; MAX_RULES],
     /// Whether the request may pass.
     pub admitted: bool,
 }
@@ -133,17 +124,22 @@ pub struct Outcome {
 impl Outcome {
     /// The outcome for `rules` whose states before the request are `cells`, in the same order.
     pub fn of(rules: &Rules, cells: impl Iterator<Item = Cell>, hits: u32, now_ms: u64) -> Self {
-        let mut usages = [None; Period::ALL.len()];
+        let mut usages = [None; MAX_RULES];
         for ((slot, rule), cell) in usages.iter_mut().zip(&rules.rules).zip(cells) {
-            *slot = Some(rules.algorithm.usage(rule, cell, hits, now_ms));
+            *slot = Some(rule.usage(cell, hits, now_ms, rules.count_rejected));
         }
         let admitted = !usages.iter().flatten().any(|u| u.exhausted);
         Self { usages, admitted }
     }
 
-    /// One for each rule, shortest period first.
+    /// One for each rule, in the rules' order.
     pub fn usages(&self) -> impl Iterator<Item = &Usage> {
         self.usages.iter().flatten()
+    }
+
+    /// How long an admitted request must wait for its turn, in ms.
+    pub fn delay_ms(&self) -> u64 {
+        self.usages().map(|u| u.delay_ms).max().unwrap_or(0)
     }
 }
 

@@ -7,6 +7,8 @@ pub enum Period {
     Minute,
     Hour,
     Day,
+    /// From Monday on. Kong does not have it.
+    Week,
     Month,
     Year,
 }
@@ -15,7 +17,17 @@ const DAY: u64 = 86_400;
 
 impl Period {
     /// All of them, shortest first.
-    pub const ALL: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Month, Self::Year];
+    pub const ALL: [Self; 7] =
+        [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// Those that Kong knows, shortest first.
+    pub const KONG: [Self; 6] =
+        [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Month, Self::Year];
+
+    /// The period of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
 
     /// As a config names it.
     pub const fn name(self) -> &'static str {
@@ -24,6 +36,7 @@ impl Period {
             Self::Minute => "minute",
             Self::Hour => "hour",
             Self::Day => "day",
+            Self::Week => "week",
             Self::Month => "month",
             Self::Year => "year",
         }
@@ -36,6 +49,7 @@ impl Period {
             Self::Minute => "Minute",
             Self::Hour => "Hour",
             Self::Day => "Day",
+            Self::Week => "Week",
             Self::Month => "Month",
             Self::Year => "Year",
         }
@@ -48,6 +62,7 @@ impl Period {
             Self::Minute => 60,
             Self::Hour => 3600,
             Self::Day => DAY,
+            Self::Week => 7 * DAY,
             Self::Month => 30 * DAY,
             Self::Year => 365 * DAY,
         }
@@ -57,9 +72,30 @@ impl Period {
     pub fn start_ms(self, now_ms: u64) -> u64 {
         let days = now_ms / (DAY * 1000);
         match self {
+            // 1970 began on a Thursday.
+            Self::Week => days.saturating_sub((days + 3) % 7) * DAY * 1000,
             Self::Month => (days - (civil(days).day - 1)) * DAY * 1000,
             Self::Year => (days - civil(days).day_of_year) * DAY * 1000,
             _ => now_ms - now_ms % (self.seconds() * 1000),
+        }
+    }
+
+    /// When the calendar period around `now_ms` ends and the next begins.
+    pub fn end_ms(self, now_ms: u64) -> u64 {
+        let start = self.start_ms(now_ms);
+        match self {
+            // Some day of the next one, and from there to its start.
+            Self::Month => self.start_ms(start + 32 * DAY * 1000),
+            Self::Year => self.start_ms(start + 370 * DAY * 1000),
+            _ => start + self.seconds() * 1000,
+        }
+    }
+
+    /// No calendar period of this kind is longer, in ms: months have up to 31 days, years 366, and days up to 25 hours.
+    pub const fn longest_ms(self) -> u64 {
+        match self {
+            Self::Second | Self::Minute | Self::Hour => self.seconds() * 1000,
+            _ => (self.seconds() + 2 * DAY) * 1000,
         }
     }
 
@@ -110,6 +146,7 @@ mod tests {
                     "2024-02-29T23:59:00Z",
                     "2024-02-29T23:00:00Z",
                     "2024-02-29T00:00:00Z",
+                    "2024-02-26T00:00:00Z",
                     "2024-02-01T00:00:00Z",
                     "2024-01-01T00:00:00Z",
                 ],
@@ -121,6 +158,7 @@ mod tests {
                     "2026-12-31T13:14:00Z",
                     "2026-12-31T13:00:00Z",
                     "2026-12-31T00:00:00Z",
+                    "2026-12-28T00:00:00Z",
                     "2026-12-01T00:00:00Z",
                     "2026-01-01T00:00:00Z",
                 ],
@@ -142,6 +180,14 @@ mod tests {
             };
             assert_eq!(Period::Month.start_ms(now), first(date.first_of_month()), "{date}");
             assert_eq!(Period::Year.start_ms(now), first(date.first_of_year()), "{date}");
+            let next = |d: jiff::civil::Date| first(d.tomorrow().unwrap());
+            assert_eq!(Period::Month.end_ms(now), next(date.last_of_month()), "{date}");
+            assert_eq!(Period::Year.end_ms(now), next(date.last_of_year()), "{date}");
+            if day > 3 {
+                let weekday = i64::from(date.weekday().to_monday_zero_offset());
+                let monday = date.checked_sub(jiff::Span::new().days(weekday)).unwrap();
+                assert_eq!(Period::Week.start_ms(now), first(monday), "{date}");
+            }
             date = date.tomorrow().unwrap();
         }
     }

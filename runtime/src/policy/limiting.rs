@@ -7,7 +7,7 @@ use super::Cx;
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::Exchange;
 use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls, Topology};
-use crate::limit::{Identifier, Period, RedisSettings, Rule};
+use crate::limit::{Algorithm, Identifier, Period, RedisSettings, Rule};
 use crate::model::schema::{Field, Kind, MILLIS, PORT, Record, Rule as Text, STR};
 
 /// A number of requests; fractions are allowed, as in Kong.
@@ -123,14 +123,14 @@ fn agree(config: &Record, nested: Option<&Record>, cx: &mut Cx<'_>) -> Option<()
 
 /// The limits of `config` by period, shortest first; bursts are the limits. `None` after a finding. `path` stands
 /// before the fields' names in messages.
-pub fn periods(config: &Record, path: &str, cx: &mut Cx<'_>) -> Option<Vec<Rule>> {
+pub fn periods(config: &Record, path: &str, algorithm: Algorithm, cx: &mut Cx<'_>) -> Option<Vec<Rule>> {
     let rule = |period: Period| {
         let limit = config.num(period.name())?;
-        Some(Rule { period, limit, burst: limit })
+        Some(Rule::new(algorithm, period, limit))
     };
-    let rules: Vec<Rule> = Period::ALL.into_iter().filter_map(rule).collect();
+    let rules: Vec<Rule> = Period::KONG.into_iter().filter_map(rule).collect();
     if rules.is_empty() {
-        let names = Period::ALL.map(|p| format!("'{path}{}'", p.name())).join(", ");
+        let names = Period::KONG.map(|p| format!("'{path}{}'", p.name())).join(", ");
         let finding = Diagnostic::new(
             &codes::MISSING_ALTERNATIVE,
             config.span,

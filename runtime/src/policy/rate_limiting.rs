@@ -279,14 +279,14 @@ impl RateLimiting {
         if self.show {
             limit::headers::write(&mut x.response_fields, &self.rules, outcome);
             if self.ietf {
-                limit::headers::write_ietf(&mut x.response_fields, outcome);
+                limit::headers::write_ietf(&mut x.response_fields, &self.rules, outcome);
             }
         }
         if let Some(percent) = self.warn_at
-            && let Some(warning) = limit::headers::warning(outcome, percent)
+            && let Some(warning) = limit::headers::warning(&self.rules, outcome, percent)
         {
             if self.show {
-                limit::headers::write_warning(&mut x.response_fields, warning);
+                limit::headers::write_warning(&mut x.response_fields, &warning);
             }
             x.keep(warning);
         }
@@ -306,12 +306,16 @@ fn unexpected() -> Reply {
 }
 
 fn rules(config: &Record, cx: &mut Cx<'_>) -> Option<Rules> {
-    let mut rules = limiting::periods(config, "config.", cx)?;
-    let (algorithm, burst) = match config.str("algorithm") {
-        Some("sliding-window") => (Algorithm::Sliding, None),
-        Some("token-bucket") => (Algorithm::Bucket, rules.first().map(|r| r.limit)),
-        Some("smooth") => (Algorithm::Bucket, Some(1.0)),
-        _ => (Algorithm::Fixed, None),
+    let algorithm = match config.str("algorithm") {
+        Some("sliding-window") => Algorithm::Sliding,
+        Some("token-bucket" | "smooth") => Algorithm::Bucket,
+        _ => Algorithm::Fixed,
+    };
+    let mut rules = limiting::periods(config, "config.", algorithm, cx)?;
+    let burst = match config.str("algorithm") {
+        Some("token-bucket") => rules.first().map(|r| r.limit),
+        Some("smooth") => Some(1.0),
+        _ => None,
     };
     match (config.num("burst"), burst) {
         (Some(_), None) => {
@@ -337,7 +341,7 @@ fn rules(config: &Record, cx: &mut Cx<'_>) -> Option<Rules> {
         rule.burst = rule.burst.max(1.0);
     }
     let by_policy = config.str("policy") == Some("redis");
-    Some(Rules { algorithm, rules, count_rejected: config.bool_opt("count_rejected").unwrap_or(by_policy) })
+    Some(Rules { rules, count_rejected: config.bool_opt("count_rejected").unwrap_or(by_policy) })
 }
 
 fn limit_by(config: &Record, cx: &mut Cx<'_>) -> Option<LimitBy> {

@@ -146,10 +146,10 @@ impl Policy for ResponseRateLimiting {
         let mut limits = Vec::new();
         for (name, value) in config.map("limits") {
             let Val::Record(periods) = &value.value else { continue };
-            let rules = limiting::periods(periods, "", cx)?;
+            let rules = limiting::periods(periods, "", Algorithm::Fixed, cx)?;
             limits.push(Limit {
                 name: name.value.clone(),
-                rules: Arc::new(Rules { algorithm: Algorithm::Fixed, rules, count_rejected: true }),
+                rules: Arc::new(Rules { rules, count_rejected: true }),
                 // Apart from the counters of `rate-limiting`, whose scopes begin with a UUID.
                 scope: format!("response:{scope}:{}", name.value),
                 remaining: FieldName::new(&format!("X-RateLimit-Remaining-{}", name.value)),
@@ -223,10 +223,10 @@ impl Policy for ResponseRateLimiting {
         let mut stop = false;
         let mut text = NumberText::default();
         for ((limit, outcome), cost) in self.limits.iter().zip(&found.outcomes).zip(&costs) {
-            for usage in outcome.usages() {
+            for (rule, usage) in limit.rules.rules.iter().zip(outcome.usages()) {
                 stop |= *cost > 0 && usage.left <= 0.0;
                 if self.show {
-                    let tail = format!("{}-{}", limit.name, usage.period.name());
+                    let tail = format!("{}-{}", limit.name, rule.period.name());
                     let left = (usage.left - f64::from(*cost)).max(0.0);
                     let name = format!("X-RateLimit-Limit-{tail}");
                     x.response.fields.set(&FieldName::new(&name), text.text(usage.limit, false));

@@ -1,15 +1,17 @@
 -- Decides on one request under all of its limits, in one atomic step.
 --   KEYS[1]  stem of the counters; its {hash tag} keeps all of them on one node
---   ARGV     hits, count rejected (0 or 1), algorithm, then for each limit: period, limit, burst
+--   ARGV     hits (below 0 to give some back), count rejected (0 or 1), then for each limit: algorithm, name, period, limit, burst, queue, and the
+--            edges of four windows around the caller's clock where this script does not know the calendar, else ''
 -- Answers the server's clock in ms and the state of each limit before this request:
 --   fixed: count    sliding: count, count of the window before    bucket: level
 -- The same arithmetic as the gateway's, which turns the states into its verdict.
 local base = KEYS[1]
-local hits, always, algorithm = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3]
+local hits, always = tonumber(ARGV[1]), ARGV[2] == '1'
 local time = redis.call('TIME')
 local sec = tonumber(time[1])
 local ms = sec * 1000 + math.floor(tonumber(time[2]) / 1000)
-local length = { second = 1, minute = 60, hour = 3600, day = 86400, month = 2592000, year = 31536000 }
+local length =
+  { second = 1, minute = 60, hour = 3600, day = 86400, week = 604800, month = 2592000, year = 31536000 }
 
 -- Days since 1970 of the first day of this month or year; years are counted from March.
 local function calendar(period)
@@ -29,26 +31,48 @@ local function calendar(period)
   return days - (d + 59 + leap)
 end
 
+-- Start and end of the window around now, of those that the caller sent.
+local function window(edges)
+  local from = nil
+  for edge in string.gmatch(edges, '%d+') do
+    local at = tonumber(edge)
+    if from and sec < at then
+      return from, at
+    end
+    from = at
+  end
+  -- The clocks are more than a window apart: count under the last one that is known.
+  return from, sec + 2 * 86400
+end
+
 local reply, writes, refused = { ms }, {}, false
-for i = 4, #ARGV, 3 do
-  local period, limit, burst = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+for i = 3, #ARGV, 7 do
+  local algorithm, name, period = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local limit, burst, queue = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  local edges = ARGV[i + 6]
   local size = length[period]
   local needed = math.max(hits, 1)
   if algorithm == 'fixed' then
     local start, real = sec - sec % size, size
-    if period == 'month' then
+    if edges ~= '' then
+      local from, to = window(edges)
+      start, real = from, to - from
+    elseif period == 'week' then
+      -- 1970 began on a Thursday.
+      start = sec - (sec + 3 * 86400) % size
+    elseif period == 'month' then
       start, real = calendar(period) * 86400, 31 * 86400
     elseif period == 'year' then
       start, real = calendar(period) * 86400, 366 * 86400
     end
-    local key = base .. ':' .. string.format('%.0f', start * 1000) .. ':' .. period
+    local key = base .. ':' .. string.format('%.0f', start * 1000) .. ':' .. name
     local count = tonumber(redis.call('GET', key) or 0)
     refused = refused or limit - count <= needed - 1
     reply[#reply + 1] = count
     writes[#writes + 1] = { key, start + real - sec }
   elseif algorithm == 'sliding' then
     local start = sec - sec % size
-    local stem = base .. ':sliding:' .. period .. ':'
+    local stem = base .. ':sliding:' .. name .. ':'
     local key = stem .. string.format('%.0f', start * 1000)
     local count = tonumber(redis.call('GET', key) or 0)
     local previous = tonumber(redis.call('GET', stem .. string.format('%.0f', (start - size) * 1000)) or 0)
@@ -58,22 +82,34 @@ for i = 4, #ARGV, 3 do
     reply[#reply + 1] = previous
     writes[#writes + 1] = { key, start + 2 * size - sec }
   else
-    local key = base .. ':bucket:' .. period
+    local key = base .. ':bucket:' .. name
     local level, at = 0, ms
     local held = redis.call('GET', key)
     if held then
       local l, a = string.match(held, '^(%S+) (%S+)$')
       level, at = tonumber(l), tonumber(a)
       level = math.max(0, level - math.max(0, ms - at) * limit / (size * 1000))
+      at = math.max(ms, math.min(at, ms + size * 1000))
     end
-    refused = refused or burst - level + 1e-9 < needed
+    refused = refused or burst + queue - level + 1e-9 < needed
     reply[#reply + 1] = string.format('%.17g', level)
-    local expiry = math.ceil((level + hits) / limit * size) + 1
-    writes[#writes + 1] = { key, expiry, string.format('%.17g %.0f', level + hits, ms) }
+    local after = math.max(0, math.min(level + hits, burst + queue + limit))
+    local expiry = math.ceil(after / limit * size) + 1
+    writes[#writes + 1] = { key, expiry, string.format('%.17g %.0f', after, at) }
   end
 end
 
-if hits > 0 and (always or not refused) then
+if hits < 0 then
+  for _, w in ipairs(writes) do
+    if redis.call('EXISTS', w[1]) == 0 then
+      -- Its window is over: there is nothing to give back to.
+    elseif w[3] then
+      redis.call('SET', w[1], w[3], 'EX', w[2])
+    elseif redis.call('INCRBY', w[1], hits) < 0 then
+      redis.call('SET', w[1], 0, 'EX', w[2])
+    end
+  end
+elseif hits > 0 and (always or not refused) then
   for _, w in ipairs(writes) do
     if w[3] then
       redis.call('SET', w[1], w[3], 'EX', w[2])

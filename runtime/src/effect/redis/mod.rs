@@ -67,10 +67,22 @@ impl RedisLimiter {
             None => {
                 let counts = request.rules.count_rejected;
                 let states =
-                    self.run(&request.redis, &request.rules, &request.key, request.hits, counts).await?;
+                    self.run(&request.redis, &request.rules, &request.key, request.hits.into(), counts).await?;
                 Ok(states.outcome(&request.rules, request.hits))
             }
             Some(store) => self.take_synced(request, store).await,
+        }
+    }
+
+    /// Takes back what an admitted request was charged, as another limit refused it. What cannot be given back for want of
+    /// a connection stays charged: that admits less, never more.
+    pub async fn give_back(&self, request: &Request) {
+        match &request.sync {
+            Some(store) => store.give_back(&request.rules, &request.key, request.hits, request.now_ms),
+            None => {
+                let hits = -i64::from(request.hits);
+                let _ = self.run(&request.redis, &request.rules, &request.key, hits, false).await;
+            }
         }
     }
 
@@ -78,7 +90,7 @@ impl RedisLimiter {
         let Request { redis, rules, key, hits, now_ms, .. } = request;
         if store.is_stale(key, *now_ms) {
             let states = self.run(redis, rules, key, 0, false).await?;
-            store.settled(key, rules, &states.after(0), *now_ms);
+            store.settled(key, rules, &states.after(rules, 0), *now_ms);
         }
         let outcome = store.take(rules, key, *hits, *now_ms);
         if store.claim() {
@@ -101,9 +113,9 @@ impl RedisLimiter {
         let items = store.unsettled(crate::clock::unix_ms());
         let each = items.into_iter().map(|item| async move {
             let Unsettled { key, rules, hits } = &item;
-            match self.run(redis, rules, key, *hits, true).await {
+            match self.run(redis, rules, key, i64::from(*hits), true).await {
                 // Ages are told by this machine's clock, whatever that of Redis says.
-                Ok(states) => store.settled(key, rules, &states.after(*hits), crate::clock::unix_ms()),
+                Ok(states) => store.settled(key, rules, &states.after(rules, *hits), crate::clock::unix_ms()),
                 Err(_) => store.unsettle(item, crate::clock::unix_ms()),
             }
         });
@@ -124,7 +136,7 @@ impl RedisLimiter {
         settings: &Arc<RedisSettings>,
         rules: &Rules,
         key: &Key,
-        hits: u32,
+        hits: i64,
         count_rejected: bool,
     ) -> Result<States, StoreError> {
         let stem = script::stem(key);

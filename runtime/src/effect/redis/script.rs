@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Value};
 
-use crate::limit::{Algorithm, Cell, Key, Outcome, Period, Rules};
+use crate::limit::{Algorithm, Cell, Key, MAX_RULES, Outcome, Rule, Rules};
 
 /// The script, with its name in the server's cache.
 pub static SCRIPT: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(SOURCE));
@@ -13,22 +13,30 @@ pub static SCRIPT: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new
 pub const SOURCE: &str = include_str!("limit.lua");
 
 /// A call of the script by name, or with its text where the server does not know it.
-pub fn call(by_name: bool, rules: &Rules, stem: &str, hits: u32, count_rejected: bool) -> Cmd {
-    let mut cmd = Cmd::with_capacity(6 + 3 * rules.rules.len(), 256);
+pub fn call(by_name: bool, rules: &Rules, stem: &str, hits: i64, count_rejected: bool) -> Cmd {
+    let mut cmd = Cmd::with_capacity(6 + 7 * rules.rules.len(), 256);
     match by_name {
         true => cmd.arg("EVALSHA").arg(SCRIPT.get_hash()),
         false => cmd.arg("EVAL").arg(SOURCE),
     };
     cmd.arg(1).arg(stem).arg(hits).arg(u8::from(count_rejected));
-    cmd.arg(match rules.algorithm {
-        Algorithm::Fixed => "fixed",
-        Algorithm::Sliding => "sliding",
-        Algorithm::Bucket => "bucket",
-    });
     for rule in &rules.rules {
-        cmd.arg(rule.period.name()).arg(rule.limit).arg(rule.burst);
+        cmd.arg(rule.algorithm.name()).arg(rule.name()).arg(rule.period.name());
+        cmd.arg(rule.limit).arg(rule.burst).arg(rule.queue).arg(edges(rule));
     }
     cmd
+}
+
+/// Where windows begin that the server cannot reckon by itself: four times around the present, of which it takes those
+/// around its own.
+fn edges(rule: &Rule) -> String {
+    match &rule.calendar {
+        Some(calendar) if rule.algorithm == Algorithm::Fixed => {
+            let [a, b, c, d] = calendar.edges_s(crate::clock::unix_ms());
+            format!("{a} {b} {c} {d}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// `ratelimit:{SCOPE:IDENTIFIER}`; the braces make every counter of a request hash to one slot of a cluster.
@@ -38,8 +46,7 @@ pub fn stem(key: &Key) -> String {
 
 /// The states before the request, and the server's clock in ms.
 pub struct States {
-    cells: [Cell; Period::ALL.len()],
-    count: usize,
+    cells: [Cell; MAX_RULES],
     pub now_ms: u64,
 }
 
@@ -49,14 +56,14 @@ impl States {
         let Value::Array(items) = answer else { return None };
         let mut numbers = items.iter().map(number);
         let now_ms = numbers.next()?? as u64;
-        let mut cells = [Cell::default(); Period::ALL.len()];
+        let mut cells = [Cell::default(); MAX_RULES];
         for (cell, rule) in cells.iter_mut().zip(&rules.rules) {
-            let at_ms = rules.algorithm.window_start_ms(rule.period, now_ms);
+            let at_ms = rule.window_start_ms(now_ms);
             let count = numbers.next()??;
-            let previous = if rules.algorithm == Algorithm::Sliding { numbers.next()?? } else { 0.0 };
+            let previous = if rule.algorithm == Algorithm::Sliding { numbers.next()?? } else { 0.0 };
             *cell = Cell { at_ms, count, previous };
         }
-        Some(Self { cells, count: rules.rules.len(), now_ms })
+        Some(Self { cells, now_ms })
     }
 
     /// The verdict on a request of `hits`.
@@ -65,9 +72,8 @@ impl States {
     }
 
     /// The states after `hits` more.
-    pub fn after(mut self, hits: u32) -> Vec<Cell> {
-        self.cells.iter_mut().for_each(|c| c.count += f64::from(hits));
-        self.cells[..self.count].to_vec()
+    pub fn after(self, rules: &Rules, hits: u32) -> Vec<Cell> {
+        rules.rules.iter().zip(self.cells).map(|(r, c)| r.charge(c, f64::from(hits))).collect()
     }
 }
 
