@@ -71,7 +71,11 @@ impl Rule {
     pub fn advance(&self, cell: Cell, now_ms: u64) -> Cell {
         if self.algorithm == Algorithm::Bucket {
             let drained = now_ms.saturating_sub(cell.at_ms) as f64 * self.limit / self.length_ms() as f64;
-            return Cell { at_ms: now_ms.max(cell.at_ms.min(now_ms + self.length_ms())), count: (cell.count - drained).max(0.0), previous: 0.0 };
+            return Cell {
+                at_ms: now_ms.max(cell.at_ms.min(now_ms + self.length_ms())),
+                count: (cell.count - drained).max(0.0),
+                previous: 0.0,
+            };
         }
         let start = self.window_start_ms(now_ms);
         let late = match self.algorithm {

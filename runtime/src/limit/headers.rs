@@ -132,7 +132,10 @@ mod tests {
 
     fn fields(limits: &[(Period, f64, f64)]) -> Vec<(String, String)> {
         let rules = Rules {
-            rules: limits.iter().map(|&(period, limit, _)| Rule::new(Algorithm::Fixed, period, limit)).collect(),
+            rules: limits
+                .iter()
+                .map(|&(period, limit, _)| Rule::new(Algorithm::Fixed, period, limit))
+                .collect(),
             count_rejected: false,
         };
         let cells = limits.iter().map(|&(.., count)| Cell { at_ms: NOW, count, previous: 0.0 });

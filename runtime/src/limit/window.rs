@@ -21,8 +21,7 @@ impl Period {
         [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
 
     /// Those that Kong knows, shortest first.
-    pub const KONG: [Self; 6] =
-        [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Month, Self::Year];
+    pub const KONG: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Month, Self::Year];
 
     /// The period of this name.
     pub fn named(name: &str) -> Option<Self> {

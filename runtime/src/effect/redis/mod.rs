@@ -66,8 +66,9 @@ impl RedisLimiter {
         match &request.sync {
             None => {
                 let counts = request.rules.count_rejected;
-                let states =
-                    self.run(&request.redis, &request.rules, &request.key, request.hits.into(), counts).await?;
+                let states = self
+                    .run(&request.redis, &request.rules, &request.key, request.hits.into(), counts)
+                    .await?;
                 Ok(states.outcome(&request.rules, request.hits))
             }
             Some(store) => self.take_synced(request, store).await,
