@@ -1,5 +1,6 @@
 //! Watching the frames of an HTTP/2 client for floods that the protocol library itself does not bound: rapid resets,
-//! PING, SETTINGS and PRIORITY floods, empty DATA. Only lengths and types are looked at, so it costs next to nothing.
+//! PING, SETTINGS and PRIORITY floods, empty DATA, and window updates that make the gateway reset streams itself. Little
+//! more than lengths and types is looked at, so it costs next to nothing.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,8 +16,13 @@ use crate::http1::Buffer;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Streams that a client may take back within the window.
 const RESETS: u32 = 100;
-/// PING, SETTINGS and PRIORITY frames, and empty DATA, within the window.
+/// PING, SETTINGS and PRIORITY frames, and empty DATA, within the window, beside those that answers give a right to.
 const CONTROL: u32 = 1000;
+/// gRPC clients measure the way with a PING for each piece of an answer (at most one in flight), so that many bytes of
+/// answers give a right to one more control frame.
+const BYTES_PER_CONTROL: u64 = 16;
+/// What the gateway sends back for a PING or SETTINGS, which is no answer in this sense.
+const ACKNOWLEDGEMENT: u64 = 17;
 const PREFACE: usize = 24;
 
 /// What the frames so far amount to.
@@ -31,7 +37,14 @@ pub struct FrameCounter {
     resets: u32,
     opened: u32,
     control: u32,
+    /// Bytes sent to the client, in the window.
+    answered: u64,
     last_stream: u32,
+    /// The frame under way is a stream's WINDOW_UPDATE: how many bytes of its increment came, and whether all were 0.
+    increment: Option<(u8, bool)>,
+    /// A window was opened by nothing, which is an error of the stream (RFC 9113 6.9). The protocol library ends the
+    /// connection over it, with no word about it being abuse; no client does it in good faith.
+    opened_by_nothing: bool,
 }
 
 impl FrameCounter {
@@ -44,6 +57,11 @@ impl FrameCounter {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = self.skip.min(bytes.len());
+                if let Some((have, zero)) = &mut self.increment {
+                    *have += n as u8;
+                    *zero &= bytes[..n].iter().all(|b| *b == 0);
+                    self.opened_by_nothing |= *have == 4 && *zero;
+                }
                 self.skip -= n;
                 bytes = &bytes[n..];
                 continue;
@@ -57,13 +75,26 @@ impl FrameCounter {
                 self.frame();
             }
         }
-        self.resets > RESETS && self.resets * 2 > self.opened || self.control > CONTROL
+        self.opened_by_nothing
+            || self.resets > RESETS && self.resets * 2 > self.opened
+            || self.control > CONTROL && u64::from(self.control - CONTROL) > self.earned()
+    }
+
+    /// Takes note of bytes to the client.
+    fn sent(&mut self, n: usize) {
+        self.answered += n as u64;
+    }
+
+    /// Control frames that answers have given a right to.
+    fn earned(&self) -> u64 {
+        self.answered.saturating_sub(u64::from(self.control) * ACKNOWLEDGEMENT) / BYTES_PER_CONTROL
     }
 
     fn frame(&mut self) {
         let [a, b, c, kind, flags, s0, s1, s2, s3] = self.head;
         let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip = len;
+        self.increment = (kind == 8 && len == 4).then_some((0, true));
         match kind {
             // HEADERS
             1 => {
@@ -91,7 +122,7 @@ impl FrameCounter {
         let now = clock::monotonic();
         if self.since.is_none_or(|s| now.duration_since(s) > WINDOW) {
             self.since = Some(now);
-            (self.resets, self.opened, self.control) = (0, 0, 0);
+            (self.resets, self.opened, self.control, self.answered) = (0, 0, 0, 0);
         }
     }
 
@@ -120,6 +151,12 @@ impl Guarded {
     /// Watches `io`, of which `before` was read.
     pub fn new(io: Io, before: Buffer) -> Self {
         Self { io, before, counter: FrameCounter::default(), mid_write: false, flooded: false }
+    }
+
+    fn note(&mut self, wrote: &Poll<std::io::Result<usize>>) {
+        if let Poll::Ready(Ok(n)) = wrote {
+            self.counter.sent(*n);
+        }
     }
 
     fn end(&mut self, cx: &mut Context<'_>) {
@@ -168,6 +205,7 @@ impl AsyncWrite for Guarded {
             return Poll::Ready(Err(std::io::ErrorKind::ConnectionAborted.into()));
         }
         let wrote = self.io.poll_write_from(cx, buf);
+        self.note(&wrote);
         self.mid_write = !matches!(wrote, Poll::Ready(Ok(n)) if n == buf.len());
         wrote
     }
@@ -182,6 +220,7 @@ impl AsyncWrite for Guarded {
         }
         let all: usize = pieces.iter().map(|p| p.len()).sum();
         let wrote = self.io.poll_write_pieces(cx, pieces);
+        self.note(&wrote);
         self.mid_write = !matches!(wrote, Poll::Ready(Ok(n)) if n == all);
         wrote
     }
@@ -212,10 +251,25 @@ mod tests {
 
     /// How many rounds of `frames` it takes, in pieces of `step` bytes.
     fn rounds(frames: &[Vec<u8>], step: usize) -> Option<usize> {
+        rounds_answered(frames, step, 0)
+    }
+
+    /// The same where each round is answered with so many bytes.
+    fn rounds_answered(frames: &[Vec<u8>], step: usize, answer: usize) -> Option<usize> {
         let mut counter = FrameCounter::default();
         assert!(!counter.flood(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         let round: Vec<u8> = frames.concat();
-        (1..5000).find(|_| round.chunks(step).any(|piece| counter.flood(piece)))
+        (1..5000).find(|_| {
+            counter.sent(answer);
+            round.chunks(step).any(|piece| counter.flood(piece))
+        })
+    }
+
+    #[test]
+    fn a_ping_for_each_piece_of_an_answer_is_no_flood() {
+        let acknowledged = ACKNOWLEDGEMENT as usize;
+        assert_eq!(rounds_answered(&[frame(6, 0, 8)], 4096, acknowledged + 24), None);
+        assert!(rounds_answered(&[frame(6, 0, 8)], 4096, acknowledged).is_some(), "acknowledgements do not count");
     }
 
     #[test]
@@ -227,6 +281,8 @@ mod tests {
             assert!(rounds(&[frame(2, 1, 5)], step).is_some_and(|n| n <= 1100), "priority");
             assert!(rounds(&[frame(0, 1, 0)], step).is_some_and(|n| n <= 1100), "empty data");
             assert_eq!(rounds(&[frame(1, 1, 20), frame(0, 1, 900), frame(8, 1, 4)], step), None, "requests");
+            let nothing = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0].to_vec();
+            assert_eq!(rounds(&[nothing], step), Some(1), "a window opened by nothing");
         }
     }
 }

@@ -1,0 +1,65 @@
+//! HTTP/2 clients that abuse the protocol, and honest ones that look a little like them.
+
+use gw_tests::counting_upstream::Upstream;
+use gw_tests::h2::{DATA, END_STREAM, Frame, GOAWAY, H2, HEADERS, PING, RST_STREAM, WINDOW_UPDATE};
+use gw_tests::serving::{Serving, get};
+
+const PROTOCOL_ERROR: u32 = 1;
+const CALM: u32 = 11;
+
+fn serving() -> Serving {
+    let upstream = Upstream::start();
+    Serving::start(&format!(
+        "_format_version: \"3.0\"\nservices:\n- {{ name: s, url: \"{}\", routes: [{{ paths: [/] }}] }}\n",
+        upstream.url()
+    ))
+}
+
+/// Sends what `round` makes until the gateway has had enough; how many rounds that took, and what it said.
+fn flood(gw: &Serving, most: u32, round: impl Fn(u32) -> Vec<Frame>) -> (u32, Option<u32>) {
+    let mut h2 = H2::open(gw.http);
+    h2.polite = false;
+    let sent = (0..most).find(|n| !h2.send(&round(*n))).unwrap_or(most);
+    (sent, h2.until(|f| f.kind == GOAWAY).and_then(|f| f.error()))
+}
+
+#[test]
+fn streams_that_the_gateway_is_made_to_reset_are_bounded() {
+    let gw = serving();
+    let wide = 0x7fff_ffff_u32.to_be_bytes();
+    // Data after the end costs the connection at once, so nothing is gained by it.
+    for (what, kind, payload, flags, want) in [
+        ("a window opened by nothing", WINDOW_UPDATE, [0; 4], 0, CALM),
+        ("a window opened too far", WINDOW_UPDATE, wide, 0, CALM),
+        ("data after the end", DATA, *b"more", END_STREAM, PROTOCOL_ERROR),
+    ] {
+        let (_, said) = flood(&gw, 2000, |n| {
+            let stream = 2 * n + 1;
+            vec![Frame::request(stream, "POST", "/", flags), Frame::new(kind, 0, stream, payload)]
+        });
+        assert_eq!(said, Some(want), "{what}");
+    }
+    let (_, said) = flood(&gw, 2000, |n| {
+        let stream = 2 * n + 1;
+        vec![
+            Frame::request(stream, "GET", "/", END_STREAM),
+            Frame::new(RST_STREAM, 0, stream, 8_u32.to_be_bytes()),
+        ]
+    });
+    assert_eq!(said, Some(CALM), "rapid reset");
+    let (_, said) = flood(&gw, 200_000, |_| vec![Frame::new(PING, 0, 0, *b"12345678")]);
+    assert_eq!(said, Some(CALM), "pings");
+    assert_eq!(get(gw.http, "/").status, 200, "others are served");
+}
+
+/// gRPC clients send a PING for each piece of data that they get, to find out how much is under way.
+#[test]
+fn a_client_that_measures_the_way_is_served() {
+    let gw = serving();
+    let mut h2 = H2::open(gw.http);
+    for n in 0..3000 {
+        let stream = 2 * n + 1;
+        assert!(h2.get(stream, "/some/path").is_some_and(|f| f.kind == HEADERS), "request {n}");
+        assert!(h2.send(&[Frame::new(PING, 0, 0, *b"12345678")]), "request {n}");
+    }
+}
