@@ -269,7 +269,10 @@ mod tests {
     fn a_ping_for_each_piece_of_an_answer_is_no_flood() {
         let acknowledged = ACKNOWLEDGEMENT as usize;
         assert_eq!(rounds_answered(&[frame(6, 0, 8)], 4096, acknowledged + 24), None);
-        assert!(rounds_answered(&[frame(6, 0, 8)], 4096, acknowledged).is_some(), "acknowledgements do not count");
+        assert!(
+            rounds_answered(&[frame(6, 0, 8)], 4096, acknowledged).is_some(),
+            "acknowledgements do not count"
+        );
     }
 
     #[test]
