@@ -116,6 +116,25 @@ impl BodyDecoder {
         }
     }
 
+    /// How many bytes of body follow one another from here, where a length says so.
+    pub fn run(&self) -> u64 {
+        match self.state {
+            State::Length(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// Notes that `n` bytes of [`BodyDecoder::run`] went another way than through a buffer.
+    pub fn pass(&mut self, n: usize) {
+        self.received += n as u64;
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(n as u64);
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
     /// Takes `n` bytes of data out of the buffer.
     pub fn take(&mut self, buffer: &mut Buffer, n: usize) {
         buffer.consume(n);

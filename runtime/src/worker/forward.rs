@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::deadline::Watch;
+use super::io::Io;
 use super::sender::{SMALL, Sender};
 use super::source::BodySource;
+use super::splice::{Pipe, WORTH};
 use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response};
 use crate::message::ResponseHead;
 use crate::policy::BodyError;
@@ -60,6 +62,13 @@ pub struct Forward<B> {
     /// The request asked for a WebSocket.
     pub websocket: bool,
     patience: Patience,
+    /// Large bodies on their way from socket to socket: the request's, and the response's.
+    tx_pipe: Option<Pipe>,
+    pub rx_pipe: Option<Pipe>,
+    /// There was no pipe for the request's body.
+    copies: bool,
+    /// The client's socket can take the response's body from a pipe.
+    pub splices: bool,
     /// The request went out whole, and the upstream's time has begun.
     sent: bool,
     /// What is missing is the client's body, so that it is the client's time that runs.
@@ -95,6 +104,10 @@ impl<B: BodySource> Forward<B> {
             answered: false,
             websocket,
             patience,
+            tx_pipe: None,
+            rx_pipe: None,
+            copies: false,
+            splices: false,
             sent: false,
             awaits_client: false,
             in_flight: None,
@@ -168,6 +181,12 @@ impl<B: BodySource> Forward<B> {
                 return Ok(());
             }
             let mut waiting = false;
+            if self.tx_pipe.is_some() || self.may_splice() {
+                match self.poll_pipe(cx)? {
+                    Poll::Ready(()) => continue,
+                    Poll::Pending => return Ok(()),
+                }
+            }
             if !self.tx_done && (self.tx.has_room() || self.tx.in_large()) {
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(0)) => {
@@ -205,6 +224,80 @@ impl<B: BodySource> Forward<B> {
                 Poll::Ready(Err(_)) => self.tx_failed = true,
                 Poll::Pending => return Ok(()),
             }
+        }
+    }
+
+    /// Whether the kernel can move the request's body from here on.
+    fn may_splice(&self) -> bool {
+        !self.tx_done
+            && !self.copies
+            && !self.tx.chunked
+            && self.whole.is_none()
+            && matches!(self.up.io, Io::Tcp(_))
+            && self.body.in_socket() >= WORTH
+    }
+
+    /// Moves the request's body from socket to socket. Ready when something was moved or the pipe is done with.
+    fn poll_pipe(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, BodyError> {
+        if self.tx_pipe.is_none() {
+            // The head first: nothing may overtake it.
+            match self.tx.poll_flush(&mut self.up.io, cx) {
+                Poll::Ready(Ok(())) => {
+                    self.tx_pipe = Pipe::take();
+                    // Without one, the body is copied after all.
+                    self.copies |= self.tx_pipe.is_none();
+                }
+                Poll::Ready(Err(_)) => self.tx_failed = true,
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
+        let Some(pipe) = &mut self.tx_pipe else { return Ok(Poll::Ready(())) };
+        if pipe.is_empty() {
+            match self.body.poll_into(pipe, cx) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    self.awaits_client = true;
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
+        match self.tx.poll_pipe(&self.up.io, cx, pipe) {
+            Poll::Ready(Ok(_)) if pipe.is_empty() && self.body.in_socket() == 0 => self.tx_pipe = None,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => (self.tx_failed, self.tx_pipe) = (true, None),
+            Poll::Pending => return Ok(Poll::Pending),
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Whether the kernel can move the response's body from here on.
+    pub fn may_splice_response(&self) -> bool {
+        self.splices
+            && self.up.buffer.is_empty()
+            && matches!(self.up.io, Io::Tcp(_))
+            && self.rx.run() >= WORTH
+    }
+
+    /// Whether all of the response's body is read.
+    pub fn response_read(&self) -> bool {
+        self.rx.run() == 0
+    }
+
+    /// Takes some of the response's body into an empty pipe.
+    pub fn poll_response_pipe(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<(), Failure>> {
+        let (Io::Tcp(io), Some(pipe)) = (&self.up.io, &mut self.rx_pipe) else {
+            return Poll::Ready(Err(Failure::Closed));
+        };
+        match pipe.poll_from(io, cx, self.rx.run()) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::Closed)),
+            Poll::Ready(Ok(n)) => {
+                self.rx.pass(n);
+                watch.arm(self.patience.upstream);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(Failure::Reset(e))),
+            Poll::Pending if watch.poll_over(cx) => Poll::Ready(Err(Failure::Timeout)),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -258,7 +351,10 @@ impl<B: BodySource> Forward<B> {
                             _ => {}
                         }
                         self.rx = BodyDecoder::new(meta.framing);
-                        if let Framing::Length(n) = meta.framing {
+                        // What the kernel may move needs no room here.
+                        if let Framing::Length(n) = meta.framing
+                            && !(self.body.is_plain() && matches!(self.up.io, Io::Tcp(_)))
+                        {
                             self.up.buffer.expect(n);
                         }
                         self.meta = meta;
@@ -274,19 +370,33 @@ impl<B: BodySource> Forward<B> {
         }
     }
 
-    /// Waits for response data: how much [`Forward::data`] begins with; 0 at the end.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
-        if let Err(e) = self.pump(cx, watch) {
-            // A response that has begun goes on; the request's rest does not matter to the client any more.
-            self.tx_failed = true;
-            if e != BodyError::Broken {
-                return Poll::Ready(Err(Failure::Body(e)));
+    /// Sends what is left of the request while the response comes.
+    pub fn pump_on(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Result<(), Failure> {
+        match self.pump(cx, watch) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                // A response that has begun goes on; the request's rest does not matter to the client any more.
+                self.tx_failed = true;
+                match e {
+                    BodyError::Broken => Ok(()),
+                    e => Err(Failure::Body(e)),
+                }
             }
         }
+    }
+
+    /// Waits for response data: how much [`Forward::data`] begins with; 0 at the end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
+        self.pump_on(cx, watch)?;
         loop {
             match self.rx.decode(&mut self.up.buffer) {
                 // What else has arrived goes out with it: one large write is cheaper than two.
-                Ok(Decoded::Data(n)) if n >= ENOUGH || n < self.up.buffer.len() || !self.rx.wants_more(n) => {
+                Ok(Decoded::Data(n))
+                    if n >= ENOUGH
+                        || n < self.up.buffer.len()
+                        || !self.rx.wants_more(n)
+                        || (self.splices && self.rx.run() - n as u64 >= WORTH) =>
+                {
                     return Poll::Ready(Ok(n));
                 }
                 Ok(Decoded::Data(n)) => match self.poll_read(cx, watch) {

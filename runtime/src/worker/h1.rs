@@ -1,7 +1,7 @@
 //! An HTTP/1 client connection from its first byte to its last.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::context::Worker;
@@ -13,7 +13,8 @@ use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
 use super::respond::{self, Ending};
 use super::sender::{SMALL, Sender};
-use super::source::{CONTINUE, H1Body};
+use super::source::{BodySource as _, CONTINUE, H1Body};
+use super::splice::Pipe;
 use super::tunnel;
 use crate::clock;
 use crate::exchange::{Client, Exchange};
@@ -217,7 +218,9 @@ impl Conn {
             self.reply(worker, x, reply, true).await;
             return Next::Linger;
         }
-        if let Framing::Length(n) = meta.framing {
+        if let Framing::Length(n) = meta.framing
+            && !matches!(self.io, Io::Tcp(_))
+        {
             self.buffer.expect(n);
         }
         let mut body = H1Body {
@@ -413,6 +416,7 @@ async fn relay(
         ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated, head_only };
     let mut sender = Sender::new(framing == Framing::Chunked);
     write::response(sender.head(), &x.response, &line);
+    forward.splices = forward.body.is_plain() && whole.is_none() && filter.is_none();
     let broken = match (whole, filter) {
         (Some(body), _) => {
             sender.add(&body);
@@ -508,6 +512,10 @@ async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exch
     std::future::poll_fn(|cx| {
         loop {
             let mut waiting = false;
+            if forward.rx_pipe.is_some() || forward.may_splice_response() && !sender.in_large() {
+                ready!(poll_splice(sender, forward, cx, read_timeout))?;
+                continue;
+            }
             if !ended && (sender.has_room() || sender.in_large()) {
                 match poll_data(forward, cx) {
                     Poll::Ready(Ok(0)) => {
@@ -604,6 +612,44 @@ async fn stream_filtered(
         }
     })
     .await
+}
+
+/// Moves the response's body from socket to socket. Ready when something was moved or the pipe is done with.
+fn poll_splice(
+    sender: &mut Sender,
+    forward: &mut Forward<H1Body<'_>>,
+    cx: &mut Context<'_>,
+    read_timeout: Duration,
+) -> Poll<Result<(), Failure>> {
+    let watch = forward.body.watch;
+    forward.pump_on(cx, watch)?;
+    if forward.rx_pipe.is_none() {
+        match sender.poll_flush(forward.body.io, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
+            Poll::Pending if watch.poll_over(cx) => return Poll::Ready(Err(Failure::Timeout)),
+            Poll::Pending => return Poll::Pending,
+        }
+        forward.rx_pipe = Pipe::take();
+        // Without one, the body is copied after all.
+        forward.splices = forward.rx_pipe.is_some();
+    }
+    if forward.rx_pipe.as_ref().is_some_and(Pipe::is_empty) {
+        ready!(forward.poll_response_pipe(cx, watch))?;
+    }
+    let Some(pipe) = &mut forward.rx_pipe else { return Poll::Ready(Ok(())) };
+    match sender.poll_pipe(forward.body.io, cx, pipe) {
+        Poll::Ready(Ok(_)) => {
+            watch.arm(read_timeout);
+            if forward.rx_pipe.as_ref().is_some_and(Pipe::is_empty) && forward.response_read() {
+                forward.rx_pipe = None;
+            }
+            Poll::Ready(Ok(()))
+        }
+        Poll::Ready(Err(e)) => Poll::Ready(Err(Failure::Reset(e))),
+        Poll::Pending if watch.poll_over(cx) => Poll::Ready(Err(Failure::Timeout)),
+        Poll::Pending => Poll::Pending,
+    }
 }
 
 /// How long an upstream may be silent.

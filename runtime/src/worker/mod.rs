@@ -17,4 +17,5 @@ pub mod respond;
 pub mod run;
 pub mod sender;
 pub mod source;
+pub mod splice;
 pub mod tunnel;

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::io::Io;
+use super::splice::Pipe;
 use crate::http1::write::{LAST_CHUNK, chunk_size};
 
 /// Pieces up to this size are copied together; larger ones are written from their own place.
@@ -72,6 +73,15 @@ impl Sender {
     /// Whether a large piece is under way.
     pub fn in_large(&self) -> bool {
         self.chunk_left > 0
+    }
+
+    /// Writes some of what a pipe holds; everything gathered must have been written.
+    pub fn poll_pipe(&mut self, io: &Io, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        debug_assert!(self.is_flushed() && !self.chunked);
+        let Io::Tcp(io) = io else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        let n = ready!(pipe.poll_to(io, cx))?;
+        self.sent += n as u64;
+        Poll::Ready(Ok(n))
     }
 
     /// Adds a small piece of the body.

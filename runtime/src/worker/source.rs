@@ -7,6 +7,7 @@ use http_body::Body as _;
 
 use super::deadline::Watch;
 use super::io::Io;
+use super::splice::Pipe;
 use crate::clock;
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing};
 use crate::policy::BodyError;
@@ -26,6 +27,18 @@ pub trait BodySource {
     /// Waits for the client to go away while nothing is read from it.
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
+    }
+    /// Whether the client's connection is a plain socket.
+    fn is_plain(&self) -> bool {
+        false
+    }
+    /// Bytes of body that are all still in a plain socket, so that the kernel could move them by itself.
+    fn in_socket(&self) -> u64 {
+        0
+    }
+    /// Takes some of those into an empty pipe.
+    fn poll_into(&mut self, _pipe: &mut Pipe, _cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        Poll::Ready(Err(BodyError::Broken))
     }
 }
 
@@ -101,12 +114,7 @@ impl BodySource for H1Body<'_> {
                 Poll::Ready(Ok(n)) => {
                     self.buffer.filled(n);
                     self.buffer.grow_if_full();
-                    let now = clock::monotonic();
-                    let took = now.duration_since(self.since);
-                    if took > RATE_GRACE && self.decoder.received < RATE_MIN * (took - RATE_GRACE).as_secs() {
-                        return Poll::Ready(Err(BodyError::Timeout));
-                    }
-                    self.watch.arm_from(now, self.timeout);
+                    self.progress()?;
                 }
                 Poll::Pending if self.watch.poll_over(cx) => return Poll::Ready(Err(BodyError::Timeout)),
                 Poll::Pending => return Poll::Pending,
@@ -143,6 +151,47 @@ impl BodySource for H1Body<'_> {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self.io, Io::Tcp(_))
+    }
+
+    fn in_socket(&self) -> u64 {
+        match self.io {
+            Io::Tcp(_) if self.buffer.is_empty() && self.to_continue == 0 => self.decoder.run(),
+            _ => 0,
+        }
+    }
+
+    fn poll_into(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let most = self.in_socket();
+        let Io::Tcp(io) = &mut *self.io else { return Poll::Ready(Err(BodyError::Broken)) };
+        match pipe.poll_from(io, cx, most) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(BodyError::Broken)),
+            Poll::Ready(Ok(n)) => {
+                self.decoder.pass(n);
+                if self.limit > 0 && self.decoder.received > self.limit {
+                    return Poll::Ready(Err(BodyError::TooLarge));
+                }
+                Poll::Ready(self.progress())
+            }
+            Poll::Pending if self.watch.poll_over(cx) => Poll::Ready(Err(BodyError::Timeout)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl H1Body<'_> {
+    /// Gives the client new time, unless it sends so slowly that it only means to keep the connection busy.
+    fn progress(&mut self) -> Result<(), BodyError> {
+        let now = clock::monotonic();
+        let took = now.duration_since(self.since);
+        if took > RATE_GRACE && self.decoder.received < RATE_MIN * (took - RATE_GRACE).as_secs() {
+            return Err(BodyError::Timeout);
+        }
+        self.watch.arm_from(now, self.timeout);
+        Ok(())
     }
 }
 
