@@ -249,13 +249,15 @@ fn fields(
     let mut websocket = false;
     let mut connection_named = false;
     let mut count = 0;
-    for line in scan::lines(bytes) {
-        let (tag, name, value) = field_line(line)?;
+    let base = head.fields.adopt(bytes);
+    for (at, line) in scan::lines(bytes) {
+        let line = field_line(line)?;
+        let value = line.value;
         count += 1;
         if count > limits.header_count {
             return Err(Reject { status: 431, reason: "the request has too many headers" });
         }
-        match tag {
+        match line.tag {
             tags::HOST => {
                 if host_seen {
                     return Err(Reject::bad("the request has two Host headers"));
@@ -310,7 +312,7 @@ fn fields(
             }
             _ => {}
         }
-        head.fields.push(name, value);
+        scan::keep(&mut head.fields, base, at, &line);
     }
     if let Some(host) = absolute_host {
         head.host = host;

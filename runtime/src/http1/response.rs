@@ -58,9 +58,11 @@ fn fields(bytes: &[u8], method: &str, head: &mut ResponseHead, meta: &mut Meta) 
     let mut chunked = false;
     let mut connection_named = false;
     let mut upgrade = false;
-    for line in scan::lines(bytes) {
-        let (tag, name, value) = field_line(line)?;
-        match tag {
+    let base = head.fields.adopt(bytes);
+    for (at, line) in scan::lines(bytes) {
+        let line = field_line(line)?;
+        let value = line.value;
+        match line.tag {
             tags::CONTENT_LENGTH => {
                 let n = content_length(value)?;
                 if length.is_some_and(|l| l != n) {
@@ -88,7 +90,7 @@ fn fields(bytes: &[u8], method: &str, head: &mut ResponseHead, meta: &mut Meta) 
             tags::UPGRADE => meta.websocket = value.eq_ignore_ascii_case(b"websocket"),
             _ => {}
         }
-        head.fields.push(name, value);
+        scan::keep(&mut head.fields, base, at, &line);
     }
     meta.websocket &= upgrade && head.status == 101;
     let bodyless = method == "HEAD" || matches!(head.status, 100..=199 | 204 | 304);

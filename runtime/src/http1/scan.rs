@@ -5,7 +5,6 @@ use crate::message::Fields;
 use crate::message::name::tag_of;
 
 const TOKEN: u8 = 1;
-const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 
 static CLASS: [u8; 256] = {
@@ -15,9 +14,6 @@ static CLASS: [u8; 256] = {
         let b = i as u8;
         if b.is_ascii_alphanumeric() {
             t[i] |= TOKEN;
-        }
-        if b == b'\t' || (b >= 0x20 && b != 0x7f) {
-            t[i] |= VALUE;
         }
         if b > 0x20 && b != 0x7f && b != b'#' && b != b'\\' {
             t[i] |= TARGET;
@@ -38,10 +34,11 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| CLASS[*b as usize] & TOKEN != 0)
 }
 
-/// Whether all bytes may stand in a field value.
+/// Whether all bytes may stand in a field value: no control character but the tab.
 #[inline]
 pub fn is_value(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| CLASS[*b as usize] & VALUE != 0)
+    // No early end, so that many bytes are looked at in one step.
+    !bytes.iter().fold(false, |bad, &b| bad | (b < 0x20 && b != b'\t') | (b == 0x7f))
 }
 
 /// Whether all bytes may stand in a request target (bytes beyond ASCII included: they are escaped on the way in).
@@ -73,9 +70,28 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Reads one field line (without its line end) and hands tag, name and value on.
+/// A field's place in its line: `tag`, the name, and the value without white space around it.
+pub struct Line<'a> {
+    pub tag: u8,
+    pub name: &'a [u8],
+    pub value: &'a [u8],
+    /// The line is `name: value` and nothing else, so that it can go on as it came.
+    pub plain: bool,
+}
+
+/// Adds a field out of a block that [`Fields::adopt`] has put at `base`; its line begins at `at` of the block.
 #[inline]
-pub fn field_line(line: &[u8]) -> Result<(u8, &[u8], &[u8]), Reject> {
+pub fn keep(fields: &mut Fields, base: usize, at: usize, line: &Line<'_>) {
+    if line.plain {
+        fields.note(base + at, line.tag, line.name.len(), line.value.len());
+    } else {
+        fields.push_tagged(line.tag, line.name, line.value);
+    }
+}
+
+/// Reads one field line (without its line end).
+#[inline]
+pub fn field_line(line: &[u8]) -> Result<Line<'_>, Reject> {
     let Some(colon) = memchr::memchr(b':', line) else {
         return Err(Reject::bad("a header line has no colon"));
     };
@@ -87,20 +103,22 @@ pub fn field_line(line: &[u8]) -> Result<(u8, &[u8], &[u8]), Reject> {
     if !is_value(value) {
         return Err(Reject::bad("a header value has a control character"));
     }
-    Ok((tag_of(name), name, value))
+    let plain = line.len() == colon + 2 + value.len() && line[colon + 1] == b' ';
+    Ok(Line { tag: tag_of(name), name, value, plain })
 }
 
-/// The lines of a head after its first, without line ends. A bare LF or CR is left in its line, where it is refused.
-pub fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = head;
+/// The lines of a head after its first, without line ends, and where they begin. A bare LF or CR is left in its line,
+/// where it is refused.
+pub fn lines(head: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut start = 0;
     std::iter::from_fn(move || {
-        let mut from = 0;
+        let mut from = start;
         loop {
-            let at = from + memchr::memchr(b'\n', &rest[from..])?;
-            if at > 0 && rest[at - 1] == b'\r' {
-                let line = &rest[..at - 1];
-                rest = &rest[at + 1..];
-                return (!line.is_empty()).then_some(line);
+            let at = from + memchr::memchr(b'\n', &head[from..])?;
+            if at > start && head[at - 1] == b'\r' {
+                let line = (start, &head[start..at - 1]);
+                start = at + 1;
+                return (!line.1.is_empty()).then_some(line);
             }
             from = at + 1;
         }
@@ -158,8 +176,8 @@ mod tests {
     #[test]
     fn a_bare_line_feed_does_not_end_a_line() {
         let all: Vec<_> = lines(b"a: 1\r\nb: 2\nc: 3\r\n\r\n").collect();
-        assert_eq!(all, [&b"a: 1"[..], b"b: 2\nc: 3"]);
-        assert!(field_line(all[1]).is_err());
+        assert_eq!(all, [(0, &b"a: 1"[..]), (6, b"b: 2\nc: 3")]);
+        assert!(field_line(all[1].1).is_err());
     }
 
     #[test]

@@ -24,11 +24,7 @@ const HOP: [u8; 11] = [
 ];
 
 fn fields(out: &mut Vec<u8>, fields: &Fields) {
-    for (tag, name, value) in fields.iter_tagged() {
-        if !hop_by_hop(tag) {
-            line(out, name, value);
-        }
-    }
+    fields.write_lines(out, hop_by_hop);
 }
 
 /// One field line.

@@ -2,6 +2,7 @@
 
 use super::algorithm::seconds_up;
 use super::{Algorithm, Outcome, Rule, Rules, Usage};
+use crate::message::name::OTHER;
 use crate::message::{Fields, names};
 
 /// A limit of which the given share is used up.
@@ -37,13 +38,13 @@ pub fn write(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
     let mut number = NumberText::default();
     for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
         let (limit, left) = rule.fields();
-        fields.push(limit.as_bytes(), number.text(usage.limit, false));
-        fields.push(left.as_bytes(), number.text(remaining(usage, outcome), is_whole(rule)));
+        untagged(fields, limit, number.text(usage.limit, false));
+        untagged(fields, left, number.text(remaining(usage, outcome), is_whole(rule)));
     }
     let Some((rule, usage)) = binding(rules, outcome) else { return };
-    fields.push(b"RateLimit-Limit", number.text(usage.limit, false));
-    fields.push(b"RateLimit-Remaining", number.text(remaining(usage, outcome), is_whole(rule)));
-    fields.push(b"RateLimit-Reset", number.text(usage.reset_s as f64, true));
+    untagged(fields, "RateLimit-Limit", number.text(usage.limit, false));
+    untagged(fields, "RateLimit-Remaining", number.text(remaining(usage, outcome), is_whole(rule)));
+    untagged(fields, "RateLimit-Reset", number.text(usage.reset_s as f64, true));
     if let Some(seconds) = retry_after_s(outcome) {
         fields.append(&names::RETRY_AFTER, number.text(seconds as f64, true));
     }
@@ -62,6 +63,12 @@ pub fn retry_after_s(outcome: &Outcome) -> Option<u64> {
 /// Only Kong's own windows show fractions.
 fn is_whole(rule: &Rule) -> bool {
     rule.algorithm != Algorithm::Fixed
+}
+
+/// None of these names has a tag, so none is looked for.
+#[inline]
+fn untagged(fields: &mut Fields, name: &str, value: &[u8]) {
+    fields.push_tagged(OTHER, name.as_bytes(), value);
 }
 
 /// The fields of the IETF's draft: `RateLimit-Policy` with quota and window, `RateLimit` with what is left and when more

@@ -1,8 +1,11 @@
-//! The header fields of a message: names and values in one buffer, edited in place, reused between messages.
+//! The header fields of a message, in one buffer as HTTP/1 writes them, edited in place, reused between messages.
+//!
+//! Fields that come in one block are copied in one piece ([`Fields::adopt`]), and neighbours go out in one piece.
 
 use super::name::{FieldName, tag_of};
 
-/// An ordered list of fields. Removing one leaves its bytes behind until [`Fields::clear`].
+/// An ordered list of fields, each kept as `name: value` with its line end. Removing one leaves its bytes behind until
+/// [`Fields::clear`].
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
@@ -17,6 +20,9 @@ struct Item {
     name_len: u16,
     tag: u8,
 }
+
+/// What a field's line has beside name and value: `: ` and its end.
+const MARKS: usize = 4;
 
 impl Fields {
     /// Forgets all fields, keeping the memory.
@@ -40,18 +46,49 @@ impl Fields {
         self.push_tagged(tag_of(name), name, value);
     }
 
-    fn push_tagged(&mut self, tag: u8, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len() as u32;
+    /// As [`Fields::push`], for a name whose tag is known.
+    pub fn push_tagged(&mut self, tag: u8, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.reserve(name.len() + value.len() + MARKS);
         self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
-        let value_start = start + name.len() as u32;
+        self.bytes.extend_from_slice(b"\r\n");
+        self.note(start, tag, name.len(), value.len());
+    }
+
+    /// Copies a block of field lines as it came; says where it begins. Each field in it that is to count is named by
+    /// [`Fields::note`] next.
+    pub fn adopt(&mut self, block: &[u8]) -> usize {
+        self.bytes.extend_from_slice(block);
+        self.bytes.len() - block.len()
+    }
+
+    /// Adds the field whose line, `name: value` and its end, is in the buffer at `start` already.
+    pub fn note(&mut self, start: usize, tag: u8, name_len: usize, value_len: usize) {
+        let value = (start + name_len + 2) as u32;
         self.items.push(Item {
-            name: start,
-            value: value_start,
-            end: value_start + value.len() as u32,
-            name_len: name.len() as u16,
+            name: start as u32,
+            value,
+            end: value + value_len as u32,
+            name_len: name_len as u16,
             tag,
         });
+    }
+
+    /// Writes the lines of all fields whose tag is not refused.
+    pub fn write_lines(&self, out: &mut Vec<u8>, refused: impl Fn(u8) -> bool) {
+        let mut run = 0..0;
+        for item in self.items.iter().filter(|i| !refused(i.tag)) {
+            let line = item.name as usize..item.end as usize + 2;
+            if line.start != run.end {
+                out.extend_from_slice(&self.bytes[run]);
+                run = line;
+            } else {
+                run.end = line.end;
+            }
+        }
+        out.extend_from_slice(&self.bytes[run]);
     }
 
     /// Adds a field by name. Bytes that would end the line are dropped from the value.
@@ -67,9 +104,14 @@ impl Fields {
 
     /// Adds all fields of `other`.
     pub fn extend(&mut self, other: &Self) {
-        for (tag, name, value) in other.iter_tagged() {
-            self.push_tagged(tag, name, value);
-        }
+        let by = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(&other.bytes);
+        self.items.extend(other.items.iter().map(|i| Item {
+            name: i.name + by,
+            value: i.value + by,
+            end: i.end + by,
+            ..*i
+        }));
     }
 
     /// Makes `value` the only value of the field.
@@ -158,5 +200,28 @@ mod tests {
         assert_eq!(f.len(), 1);
         f.append(&a, "bad\r\nInjected: 1");
         assert_eq!(f.all(&a).nth(1), Some(&b"badInjected: 1"[..]));
+    }
+
+    fn written(f: &Fields) -> String {
+        let mut out = Vec::new();
+        f.write_lines(&mut out, |tag| tag == names::CONNECTION.tag());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_go_out_whatever_lies_between_them() {
+        let mut f = Fields::default();
+        let at = f.adopt(b"a: 1\r\nb:  2\r\nc: 3\r\n\r\n");
+        f.note(at, 0, 1, 1);
+        f.push(b"b", b"2");
+        f.note(at + 13, 0, 1, 1);
+        f.append(&names::CONNECTION, "close");
+        assert_eq!(written(&f), "a: 1\r\nb: 2\r\nc: 3\r\n");
+        let mut g = Fields::default();
+        g.push(b"first", b"");
+        g.extend(&f);
+        g.remove(&FieldName::new("C"));
+        assert_eq!(written(&g), "first: \r\na: 1\r\nb: 2\r\n");
+        assert_eq!(written(&Fields::default()), "");
     }
 }

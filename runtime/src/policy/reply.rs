@@ -22,6 +22,9 @@ pub struct Reply {
     pub close: bool,
 }
 
+/// What stands around message and request id in a JSON error.
+const JSON_PARTS: [&str; 3] = ["{\n  \"message\":", ",\n  \"request_id\":\"", "\"\n}"];
+
 /// What JSON answers are labelled with.
 pub const JSON: &str = "application/json; charset=utf-8";
 
@@ -72,12 +75,14 @@ impl Reply {
     fn shaped(shape: Shape, id: RequestId, status: u16, message: &str) -> Self {
         let (content_type, body) = match shape {
             Shape::Json => {
-                let mut body = String::with_capacity(message.len() + 80);
-                body.push_str("{\n  \"message\":");
+                // As long as it will be unless the message needs escapes: a body of just its size is not moved again.
+                let size = JSON_PARTS.iter().map(|p| p.len()).sum::<usize>() + message.len() + 2 + 32;
+                let mut body = String::with_capacity(size);
+                body.push_str(JSON_PARTS[0]);
                 push_json_string(&mut body, message);
-                body.push_str(",\n  \"request_id\":\"");
-                body.extend(id.hex().map(char::from));
-                body.push_str("\"\n}");
+                body.push_str(JSON_PARTS[1]);
+                body.push_str(std::str::from_utf8(&id.hex()).unwrap_or_default());
+                body.push_str(JSON_PARTS[2]);
                 (JSON, body)
             }
             Shape::Plain => ("text/plain; charset=utf-8", format!("{message}\nrequest_id: {id}\n")),
@@ -240,6 +245,9 @@ fn negotiate(request: &RequestHead, absent: Shape) -> Shape {
         return Shape::Json;
     }
     let Some(accept) = request.fields.text(&names::ACCEPT) else { return absent };
+    if accept == "*/*" {
+        return Shape::Json;
+    }
     let mut best = (Shape::Json, 0.0_f32);
     for range in accept.split(',') {
         let q = range.split(';').find_map(|p| p.trim().strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
