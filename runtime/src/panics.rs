@@ -25,3 +25,11 @@ pub fn install() {
 pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
+
+/// Panics where a test of a debug build wants it: at requests for the path that `GW_PANIC_AT` names.
+#[cfg(debug_assertions)]
+pub fn on_purpose(path: &str) {
+    static AT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let at = AT.get_or_init(|| std::env::var("GW_PANIC_AT").ok());
+    assert!(at.as_deref() != Some(path), "asked for by a test");
+}

@@ -18,6 +18,7 @@ use super::context::Worker;
 use super::deadline::Watch;
 use super::forward::Failure;
 use super::h2::{self, Broken, Outgoing};
+use super::held::Held;
 use super::pipeline;
 use super::proxy::{Kind, ProxyError, tls_for};
 use super::request_body::{Origin, RequestBody, Source, headers_of, trailers_of};
@@ -38,7 +39,7 @@ const STALE_MAX: u32 = 3;
 /// Serves a request whose service speaks HTTP/2.
 pub async fn serve(
     worker: Rc<Worker>,
-    mut x: Box<Exchange>,
+    mut x: Held,
     body: H2Body,
     watch: Watch,
     kind: Kind,
@@ -57,7 +58,7 @@ pub async fn serve(
             source.end();
             worker.sink.proxy_error(&mut x, &error);
             let reply = error.reply(&x);
-            return h2::answer(&worker, x, reply);
+            return h2::answer(&worker, x.release(), reply);
         }
     };
     source.forget();
@@ -65,7 +66,7 @@ pub async fn serve(
     let speaks_grpc = x.response.fields.get(&names::CONTENT_TYPE).is_some_and(reply::is_grpc);
     let mut streamed = Streamed {
         worker,
-        x: Some(x),
+        x: Some(x.release()),
         incoming,
         source,
         hold: Some(hold),

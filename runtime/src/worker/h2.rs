@@ -20,6 +20,7 @@ use super::filtering::Filtering;
 use super::forward::{Failure, Forward};
 use super::grpc;
 use super::guard::Guarded;
+use super::held::Held;
 use super::h1::known_length;
 use super::io::Io;
 use super::pipeline::{self, Decision};
@@ -92,13 +93,13 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
 
 /// One stream: a request and its response.
 async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) -> Response<Outgoing> {
-    let mut x = worker.exchange(&client);
+    let mut x = Held::new(Rc::clone(&worker), worker.exchange(&client));
     let (parts, incoming) = request.into_parts();
     let kind = match read_head(&mut x, &parts) {
         Ok(kind) => kind,
         Err((status, message)) => {
             let reply = Reply::gateway_error(&x.request, x.request_id, status, message);
-            return answer(&worker, x, reply);
+            return answer(&worker, x.release(), reply);
         }
     };
     let watch = worker.deadlines.watch();
@@ -110,11 +111,11 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
         && n > limit
     {
         let reply = proxy::body_reply(&x, BodyError::TooLarge);
-        return answer(&worker, x, reply);
+        return answer(&worker, x.release(), reply);
     }
     let decision = pipeline::run(&worker, &mut x, &mut body).await;
     let mut forward = match decision {
-        Decision::Reply(reply) => return answer(&worker, x, reply),
+        Decision::Reply(reply) => return answer(&worker, x.release(), reply),
         // Boxed, so that what only some services need makes no other request larger.
         Decision::Proxy if pipeline::speaks_h2(&x) => {
             return Box::pin(grpc::serve(worker, x, body, watch, kind)).await;
@@ -124,7 +125,7 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
             Err((_, error)) => {
                 worker.sink.proxy_error(&mut x, &error);
                 let reply = error.reply(&x);
-                return answer(&worker, x, reply);
+                return answer(&worker, x.release(), reply);
             }
         },
     };
@@ -137,13 +138,13 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
                 let ending =
                     Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
                 give_back(&worker, forward);
-                finished(&worker, x, body, ending)
+                finished(&worker, x.release(), body, ending)
             }
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);
                 worker.sink.proxy_error(&mut x, &error);
                 let reply = error.reply(&x);
-                answer_instead(&worker, x, reply)
+                answer_instead(&worker, x.release(), reply)
             }
         };
     }
@@ -152,7 +153,7 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
     if forward.response_done() {
         let ending = Ending { request_bytes: forward.request_bytes(), ..Ending::default() };
         give_back(&worker, forward);
-        return finished(&worker, x, Bytes::new(), ending);
+        return finished(&worker, x.release(), Bytes::new(), ending);
     }
     let mut response = head(&x);
     let length = match forward.meta.framing {
@@ -162,7 +163,7 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
         }
         _ => None,
     };
-    let streamed = Streamed { worker, x: Some(x), forward: Some(forward), watch, filter, length, sent: 0 };
+    let streamed = Streamed { worker, x: Some(x.release()), forward: Some(forward), watch, filter, length, sent: 0 };
     response.map(|()| Outgoing::Stream(Box::new(streamed)))
 }
 
@@ -294,7 +295,13 @@ pub enum Outgoing {
     Grpc(Box<grpc::Streamed>),
     /// A body that a policy has changed, and its trailers.
     Whole(Bytes, Option<http::HeaderMap>),
+    /// A body that has broken off, and how many turns its stream is left alone before it is reset.
+    Ended(Broken, u8),
 }
+
+/// A reset overtakes what was not written yet, the response's head among it. So many turns later the connection has had
+/// its own and has written that.
+const TURNS_BEFORE_RESET: u8 = 2;
 
 /// A body that comes from an upstream as it is sent.
 pub struct Streamed {
@@ -329,15 +336,18 @@ impl Body for Outgoing {
     type Error = Broken;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match self.get_mut() {
-            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(s) => s.poll(cx),
-            Self::Grpc(s) => s.poll(cx),
-            Self::Whole(bytes, _) if !bytes.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+        let this = self.get_mut();
+        let frame = match this {
+            Self::Stream(s) => std::task::ready!(s.poll(cx)),
+            Self::Grpc(s) => std::task::ready!(s.poll(cx)),
+            _ => return this.poll_whole(cx),
+        };
+        match frame {
+            Some(Err(broken)) => {
+                *this = Self::Ended(broken, TURNS_BEFORE_RESET);
+                this.poll_whole(cx)
             }
-            Self::Whole(_, trailers) => Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t)))),
+            frame => Poll::Ready(frame),
         }
     }
 
@@ -347,6 +357,7 @@ impl Body for Outgoing {
             Self::Stream(s) => s.forward.is_none(),
             Self::Grpc(s) => s.is_end_stream(),
             Self::Whole(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
+            Self::Ended(..) => false,
         }
     }
 
@@ -355,7 +366,30 @@ impl Body for Outgoing {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Grpc(s) => s.size_hint(),
             Self::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Ended(..) => SizeHint::default(),
             Self::Stream(s) => s.length.map_or_else(SizeHint::default, |n| SizeHint::with_exact(n - s.sent)),
+        }
+    }
+}
+
+impl Outgoing {
+    /// The next frame of what does not come from an upstream any more.
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self {
+            Self::Full(bytes) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Self::Whole(bytes, _) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Self::Whole(_, trailers) => Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t)))),
+            Self::Ended(broken, 0) => Poll::Ready(Some(Err(std::mem::take(broken)))),
+            Self::Ended(_, turns) => {
+                *turns -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Full(_) | Self::Stream(_) | Self::Grpc(_) => Poll::Ready(None),
         }
     }
 }

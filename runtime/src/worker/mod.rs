@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod guard;
 pub mod h1;
 pub mod h2;
+pub mod held;
 pub mod io;
 pub mod listen;
 pub mod pipeline;

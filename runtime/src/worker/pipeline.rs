@@ -59,6 +59,8 @@ fn needs_h2(x: &Exchange) -> Reply {
 
 /// Cleans the request, finds its route and checks what Kong checks after the match.
 fn prepare(x: &mut Exchange) -> Result<Option<ChainId>, Reply> {
+    #[cfg(debug_assertions)]
+    crate::panics::on_purpose(&x.request.raw_path);
     real_ip(x);
     x.snapshot.stripped_headers.strip(&mut x.request.fields);
     if let Err(error) = normalise(&x.request.raw_path, &mut x.request.path) {
