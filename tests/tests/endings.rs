@@ -99,5 +99,8 @@ fn a_panic_ends_its_request_alone() {
     let admin = admin.rsplit('/').next().and_then(|a| a.parse().ok()).expect("an address");
     assert!(get(admin, "/metrics").text().contains("gw_panics_total 2"));
     assert!(place.gateway.said().iter().any(|l| l.starts_with("bug: panic in thread")));
-    assert!(!place.gateway.said().iter().any(|l| l.contains("asked for by a test")), "the message stays inside");
+    assert!(
+        !place.gateway.said().iter().any(|l| l.contains("asked for by a test")),
+        "the message stays inside"
+    );
 }

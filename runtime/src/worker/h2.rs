@@ -20,8 +20,8 @@ use super::filtering::Filtering;
 use super::forward::{Failure, Forward};
 use super::grpc;
 use super::guard::Guarded;
-use super::held::Held;
 use super::h1::known_length;
+use super::held::Held;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
@@ -163,7 +163,8 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
         }
         _ => None,
     };
-    let streamed = Streamed { worker, x: Some(x.release()), forward: Some(forward), watch, filter, length, sent: 0 };
+    let streamed =
+        Streamed { worker, x: Some(x.release()), forward: Some(forward), watch, filter, length, sent: 0 };
     response.map(|()| Outgoing::Stream(Box::new(streamed)))
 }
 
