@@ -8,5 +8,6 @@ pub mod gateway;
 pub mod h2;
 pub mod http;
 pub mod redis;
+pub mod redis_cluster;
 pub mod serving;
 pub mod upstream;

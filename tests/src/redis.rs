@@ -46,6 +46,15 @@ impl RedisServer {
         &self.dir
     }
 
+    /// What stands behind a command-line argument that it was started with.
+    ///
+    /// # Panics
+    /// Panics if it was not started with it.
+    pub fn argument(&self, name: &str) -> &str {
+        let at = self.args.iter().position(|a| a == name).expect("the server has the argument");
+        &self.args[at + 1]
+    }
+
     /// `redis://127.0.0.1:PORT/0`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)

@@ -3,7 +3,8 @@
 pub mod call;
 pub mod redis;
 
-use crate::policy::{Answer, BodyError, Effect};
+use crate::policy::{Answer, BodyError, Effect, Step};
+use crate::snapshot::Snapshot;
 
 /// One worker's means to perform effects.
 #[derive(Default)]
@@ -12,6 +13,11 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Gets ready for what a snapshot may ask.
+    pub fn prepare(&self, snapshot: &Snapshot) {
+        self.limiter.prepare(snapshot.steps.iter().filter_map(Step::redis));
+    }
+
     /// Performs an effect that needs nothing of the request itself.
     pub async fn perform(&self, effect: Effect) -> Answer {
         match effect {

@@ -101,6 +101,14 @@ fn server(plugin: &Plugin) -> Option<(&str, Span, bool, bool)> {
     {
         return Some((host, r.span_of("host"), r.get("password").is_some(), r.bool("ssl")));
     }
+    for (list, host) in [("cluster_nodes", "ip"), ("sentinel_nodes", "host")] {
+        if let Some(r) = c.record("redis")
+            && let Some(node) = r.records(list).next()
+            && let Some(name) = node.str(host)
+        {
+            return Some((name, node.span_of(host), r.get("password").is_some(), r.bool("ssl")));
+        }
+    }
     let host = c.str("redis_host")?;
     Some((host, c.span_of("redis_host"), c.get("redis_password").is_some(), c.bool("redis_ssl")))
 }
@@ -127,6 +135,7 @@ mod tests {
     fn a_distant_redis_wants_password_and_tls() {
         let found = ["4: Redis at `r.test` is spoken to without password and TLS"];
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: r.test}"), &found);
+        check(&codes::REDIS_IN_CLEAR, &with("redis: {cluster_nodes: [{ip: r.test}]}"), &found);
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: 127.0.0.1}"), &[]);
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: r.test, password: p, ssl: true}"), &[]);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Cx;
+use super::{Cx, redis_topology as topology};
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::Exchange;
 use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls, Topology};
@@ -34,6 +34,13 @@ pub static REDIS: &[Field] = &[
     Field::new("ssl", Kind::Bool, "Whether to speak TLS.").default("false"),
     Field::new("ssl_verify", Kind::Bool, "Whether the server's certificate must be valid.").default("false"),
     Field::new("server_name", HOST, "The name to ask for and to verify over TLS, where it is not the host."),
+    topology::CLUSTER_NODES,
+    topology::CLUSTER_REDIRECTIONS,
+    topology::SENTINEL_MASTER,
+    topology::SENTINEL_NODES,
+    topology::SENTINEL_ROLE,
+    topology::SENTINEL_USERNAME,
+    topology::SENTINEL_PASSWORD,
 ];
 
 /// The old, flat names of [`REDIS`].
@@ -68,11 +75,20 @@ pub fn redis_settings(config: &Record, cx: &mut Cx<'_>) -> Option<Arc<RedisSetti
     let truth = |name| said(name).is_some_and(|(r, n)| r.bool(&n));
     let millis = |name| int(name).and_then(|n| u64::try_from(n).ok()).map(Duration::from_millis);
 
-    let mut settings = match (text("host"), &cx.model.gateway.redis_url) {
+    let topology = topology::read(nested, cx)?;
+    let several = match &topology {
+        Topology::Single => None,
+        Topology::Cluster(seeds) => seeds.nodes.first(),
+        Topology::Sentinel(sentinels) => sentinels.nodes.first(),
+    };
+    let host = several.map(|first| first.host.clone()).or_else(|| text("host"));
+    let port = several.map(|first| first.port);
+    let port = port.or_else(|| int("port").and_then(|n| u16::try_from(n).ok()));
+    let mut settings = match (host, &cx.model.gateway.redis_url) {
         (Some(host), _) => RedisSettings {
             host: host.trim_matches(['[', ']']).to_owned(),
-            topology: Topology::Single,
-            port: int("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(6379),
+            port: port.unwrap_or(6379),
+            topology,
             username: text("username"),
             password: text("password"),
             database: int("database").unwrap_or(0),

@@ -22,6 +22,7 @@ pub mod limiting;
 pub mod order;
 pub mod proxy_cache;
 pub mod rate_limiting;
+pub mod redis_topology;
 pub mod redirect;
 pub mod registry;
 pub mod reply;
@@ -160,6 +161,11 @@ pub trait Policy: Sized + Send + Sync + 'static {
     /// Names of request headers that this configured policy sets, so clients never may.
     fn sets_headers(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The Redis that it counts in, so that every worker is connected before the first request.
+    fn redis(&self) -> Option<&Arc<limit::RedisSettings>> {
+        None
     }
 }
 

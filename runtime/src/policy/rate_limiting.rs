@@ -53,10 +53,17 @@ so all gateways together admit the limit exactly. With a `sync_rate` of s second
 gateway counts for itself and settles every s seconds; N gateways may then admit up to
 `2 × (N − 1) × rate × s` more than the limit.
 
-**When Redis is away.** No request waits longer than `redis.max_wait`; after a few failures none waits at all, and Redis is
-tried once a second in the background. `on_store_error` says what happens meanwhile: `allow` lets requests pass without
+**When Redis is away.** No request waits longer than `redis.max_wait`. A Redis that does not answer within that time counts as
+down: no further request waits for it, and in the background it is asked, by one probe at a time and at the latest every
+second, until it answers quickly enough again. `on_store_error` says what happens meanwhile: `allow` lets requests pass without
 headers (as `fault_tolerant: true` does), `deny` answers 503 with `Retry-After`, `local` counts in this process until Redis
 is back. Without `on_store_error` it is `fault_tolerant` that decides; false answers 500, as Kong does.
+
+**Several servers.** `redis.cluster_nodes` names nodes of a Redis Cluster, from which the others are learnt; all counters of
+a request lie in one slot. `redis.sentinel_master` and `redis.sentinel_nodes` name a master that sentinels watch; after a
+failover the new one is found within a second or two. A new master knows only what was replicated to it before, so what
+was counted in that moment may be lost. Each worker has one connection to each server, and what its requests ask in one turn
+of its event loop goes out together.
 
 **Algorithms.** `fixed-window` is Kong's: calendar windows in UTC; up to twice the limit may pass around the edge of one.
 `sliding-window` weighs in what is left of the last window. `token-bucket` lets `burst` requests through at once and then
@@ -237,6 +244,13 @@ impl Policy for RateLimiting {
                 sync: sync.clone(),
                 now_ms: x.now.unix_ms,
             }))),
+        }
+    }
+
+    fn redis(&self) -> Option<&Arc<RedisSettings>> {
+        match &self.store {
+            Store::Local => None,
+            Store::Redis { settings, .. } => Some(settings),
         }
     }
 

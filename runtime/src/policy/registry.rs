@@ -1,7 +1,10 @@
 //! The one list of policies. Dispatch, schema, documentation and `gw validate` all come from it.
 
+use std::sync::Arc;
+
 use super::{Answer, BodyFilter, Cx, Descriptor, Flow, Policy, Reply};
 use crate::exchange::Exchange;
+use crate::limit::RedisSettings;
 use crate::model::schema::Record;
 
 macro_rules! policies {
@@ -73,6 +76,11 @@ macro_rules! policies {
             /// See [`Policy::sets_headers`].
             pub fn sets_headers(&self) -> Vec<String> {
                 match self { $(Self::$variant(p) => p.sets_headers(),)* }
+            }
+
+            /// See [`Policy::redis`].
+            pub fn redis(&self) -> Option<&Arc<RedisSettings>> {
+                match self { $(Self::$variant(p) => p.redis(),)* }
             }
         }
     };

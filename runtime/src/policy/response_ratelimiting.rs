@@ -195,6 +195,13 @@ impl Policy for ResponseRateLimiting {
         self.look(x)
     }
 
+    fn redis(&self) -> Option<&Arc<RedisSettings>> {
+        match &self.store {
+            Store::Local(_) => None,
+            Store::Redis(settings, _) => Some(settings),
+        }
+    }
+
     fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
         match answer {
             Answer::Limit(Ok(outcome)) => {

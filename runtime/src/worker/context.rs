@@ -109,6 +109,7 @@ impl Worker {
             self.spare.borrow_mut().clear();
             self.resolved.borrow_mut().clear();
             self.rings.borrow_mut().clear();
+            self.effects.prepare(&self.snapshot.borrow());
         }
         self.snapshot.borrow().clone()
     }

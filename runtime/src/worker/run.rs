@@ -45,6 +45,7 @@ pub fn run(start: Start) -> std::io::Result<()> {
 async fn serve(start: Start) {
     let Start { common, sink, mut incoming, slot, own, mut stop } = start;
     let worker = Worker::new(common, sink);
+    worker.effects.prepare(&worker.snapshot());
     let duty = Rc::clone(&worker);
     keep_running(move || Rc::clone(&duty.deadlines).run());
     let duty = Rc::clone(&worker);

@@ -10,7 +10,7 @@ mod connect;
 mod link;
 mod script;
 mod sentinel;
-mod slots;
+pub mod slots;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -45,19 +45,18 @@ enum Server {
 }
 
 impl RedisLimiter {
-    /// No connection yet: each is made when it is first needed, or by [`RedisLimiter::warm`].
+    /// No connection yet: each is made when it is first needed, or by [`RedisLimiter::prepare`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts to connect, so that the first request need not wait.
-    pub fn warm(&self, settings: &Arc<RedisSettings>) {
-        self.server(settings);
-    }
-
-    /// Closes the connections that a new config no longer names.
-    pub fn retain(&self, used: impl Fn(&RedisSettings) -> bool) {
-        self.servers.borrow_mut().retain(|settings, _| used(settings));
+    /// Connects to the servers that a config names, so that the first request need not wait, and leaves all others.
+    pub fn prepare<'a>(&self, named: impl Iterator<Item = &'a Arc<RedisSettings>>) {
+        let named: std::collections::HashSet<_, ahash::RandomState> = named.collect();
+        self.servers.borrow_mut().retain(|settings, _| named.contains(settings));
+        for settings in named {
+            self.server(settings);
+        }
     }
 
     /// Decides on a request. Never waits longer than the settings' `max_wait`, and not at all while Redis is known to be

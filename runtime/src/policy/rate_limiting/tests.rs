@@ -219,6 +219,37 @@ fn redis_is_found_in_nested_and_in_flat_fields() {
 }
 
 #[test]
+fn several_servers_are_read_and_contradictions_are_refused() {
+    use crate::limit::redis::Topology;
+    let with = |redis: Value| json!({"minute": 1, "policy": "redis", "redis": redis});
+    let topology = |redis: Value| match testing::policy::<RateLimiting>(&with(redis)).store {
+        Store::Redis { settings, .. } => ((settings.host.clone(), settings.port), settings.topology.clone()),
+        Store::Local => panic!("a policy of redis"),
+    };
+    let nodes = json!([{"ip": "10.0.0.1"}, {"ip": "::1", "port": 7001}]);
+    let (first, read) = topology(json!({"host": "127.0.0.1", "port": 1, "cluster_nodes": nodes}));
+    assert_eq!(first, ("10.0.0.1".to_owned(), 6379));
+    let Topology::Cluster(seeds) = read else { panic!("{read:?}") };
+    assert_eq!((seeds.nodes[1].host.as_str(), seeds.nodes[1].port, seeds.max_redirections), ("::1", 7001, 5));
+
+    let sentinels = json!([{"host": "s.test"}]);
+    let (first, read) =
+        topology(json!({"sentinel_master": "m", "sentinel_nodes": sentinels, "sentinel_password": "p"}));
+    assert_eq!(first, ("s.test".to_owned(), 26379));
+    let Topology::Sentinel(read) = read else { panic!("{read:?}") };
+    assert_eq!((read.master.as_str(), read.password.as_deref()), ("m", Some("p")));
+
+    let refuses = |redis: Value, want: &str| testing::refuses::<RateLimiting>(with(redis), want);
+    refuses(json!({"sentinel_nodes": sentinels}), "`redis.sentinel_master`: required field missing");
+    refuses(json!({"sentinel_master": "m"}), "`redis.sentinel_nodes`: required field missing");
+    refuses(json!({"cluster_nodes": nodes, "database": 2}), "`database` is not 0");
+    refuses(
+        json!({"cluster_nodes": nodes, "sentinel_nodes": sentinels, "sentinel_master": "m"}),
+        "are both given",
+    );
+}
+
+#[test]
 fn configs_that_cannot_work_are_refused() {
     let refuses = testing::refuses::<RateLimiting>;
     refuses(json!({}), "at least one of these fields must be non-empty: 'config.second'");
