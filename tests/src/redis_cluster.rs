@@ -167,9 +167,7 @@ impl RedisSentinels {
         }
         wait_for("the replica follows", || role(&all.replica).is_some_and(|r| r.contains("connected")));
         for port in &all.ports {
-            wait_for("the sentinels know each other", || {
-                counts(*port) == Some((2, 1))
-            });
+            wait_for("the sentinels know each other", || counts(*port) == Some((2, 1)));
         }
         all
     }

@@ -85,7 +85,8 @@ fn a_cluster_counts_exactly_wherever_the_key_lies() {
                             (0..400).map(|i| request(&settings, 20.0, &format!("k{}", i % 10))).collect();
                         let outcomes =
                             futures_util::future::join_all(requests.iter().map(|r| limiter.take(r))).await;
-                        let admitted = |o: &Result<Outcome, StoreError>| o.as_ref().expect("it works").admitted;
+                        let admitted =
+                            |o: &Result<Outcome, StoreError>| o.as_ref().expect("it works").admitted;
                         outcomes.iter().filter(|o| admitted(o)).count() as u32
                     })
                 })
@@ -173,8 +174,7 @@ fn a_failover_by_sentinels_is_followed_and_so_is_the_way_back() {
     let mut all = RedisSentinels::start();
     worker(async {
         let nodes = all.ports.iter().copied().map(address).collect();
-        let sentinels =
-            Sentinels { master: "counters".to_owned(), nodes, username: None, password: None };
+        let sentinels = Sentinels { master: "counters".to_owned(), nodes, username: None, password: None };
         let settings = settings(Topology::Sentinel(sentinels));
         let limiter = RedisLimiter::new();
         let asked = request(&settings, 100.0, "a");
