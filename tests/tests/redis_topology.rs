@@ -34,10 +34,10 @@ fn cluster_settings(nodes: impl Iterator<Item = u16>) -> Arc<RedisSettings> {
 
 /// A yearly limit, so that no window ends within a test.
 fn request(redis: &Arc<RedisSettings>, limit: f64, identifier: &str) -> Request {
-    let rule = Rule { period: Period::Year, limit, burst: limit };
+    let rule = Rule::new(Algorithm::Fixed, Period::Year, limit);
     Request {
         redis: Arc::clone(redis),
-        rules: Arc::new(Rules { algorithm: Algorithm::Fixed, rules: vec![rule], count_rejected: false }),
+        rules: Arc::new(Rules { rules: vec![rule], count_rejected: false }),
         key: Key::new("r:s", Identifier::Text(identifier.as_bytes())),
         hits: 1,
         sync: None,

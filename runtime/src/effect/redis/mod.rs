@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::limit::local::{SyncStore, Unsettled};
 use crate::limit::redis::{Address, Topology};
@@ -97,10 +97,10 @@ impl RedisLimiter {
             let (this, redis, store) = (self.clone(), Arc::clone(redis), Arc::clone(store));
             tokio::task::spawn_local(async move {
                 let interval = Duration::from_millis(store.interval_ms);
-                tokio::time::sleep(interval).await;
+                sleep(interval).await;
                 this.settle(&redis, &store).await;
                 while store.goes_on() {
-                    tokio::time::sleep(interval).await;
+                    sleep(interval).await;
                     this.settle(&redis, &store).await;
                 }
             });
