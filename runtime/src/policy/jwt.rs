@@ -24,6 +24,7 @@ pub use explain::Explanation;
 use crate::snapshot::Snapshot;
 use crate::token::check::{Denial, Reason, Rules};
 use crate::token::claims::{self, Times};
+use crate::token::demands;
 use crate::token::issuer::{self, Issuer};
 use crate::token::trace::{Evidence, Quiet, Trace, shown};
 
@@ -63,6 +64,11 @@ A token whose `iss` is one of `issuers` is judged by that issuer's settings alon
 `exp` (required), `nbf` and `iat`. Its refusals name the reason in `error_description` too. `X-Credential-Identifier` is
 its `sub`.
 
+`audiences`, `required_claims`, `scopes_any` and `scopes_all` narrow whose tokens are let in: those beside `issuers` are
+for tokens of credentials, those of an issuer for its own. A good token that lacks scopes is answered 403 `Insufficient
+scope` with `error=\"insufficient_scope\"` and the scopes; the anonymous consumer does not stand in for its bearer.
+`strict` judges tokens of credentials as issuers' are. `gw token explain` shows every check of a token.
+
 With `anonymous` nobody is refused: the request goes on as that consumer (500 if there is none of that name), and
 not at all is asked where an earlier authenticator already knows the caller.
 
@@ -71,7 +77,7 @@ credential's key), `X-Anonymous-Consumer`, and the headers of `claims_to_headers
 
 Expiry is looked at only where `claims_to_verify` has `exp` or `maximum_expiration` is set.
 
-Stricter than Kong: base64url must be canonical, JSON names must be unique and nest at most 32 deep, `crit` is refused,
+Stricter than Kong: an `exp` beyond the year 9999 is out of range, base64url must be canonical, JSON names must be unique and nest at most 32 deep, `crit` is refused,
 RSA keys have at least 2048 bits, and what makes Kong answer 500 is a 401.
 ",
     fields: &[
@@ -124,6 +130,18 @@ RSA keys have at least 2048 bits, and what makes Kong answer 500 is a 401.
             "Issuers whose tokens are let in without a credential of the config, by their published keys.",
         )
         .extension(),
+        demands::AUDIENCES.extension(),
+        demands::REQUIRED_CLAIMS.extension(),
+        demands::SCOPES_ANY.extension(),
+        demands::SCOPES_ALL.extension(),
+        Field::new(
+            "strict",
+            Kind::Bool,
+            "Whether credentials' tokens must keep RFC 8725 where Kong does not ask for it: `exp` is there, `nbf` and \
+             `iat` do not lie ahead, and `typ` is none, `JWT` or `at+jwt`.",
+        )
+        .default("false")
+        .extension(),
         Field::new(
             "max_token_size",
             Kind::Int { min: 64, max: 65_536 },
@@ -159,12 +177,16 @@ struct Verified {
     times: Times,
     /// Index of the issuer that the token is from.
     issuer: Option<usize>,
+    /// The token is good, but its bearer may not go on.
+    forbidden: Option<Denial>,
 }
 
 /// Why a caller is not let in.
 enum Failure {
     NoToken,
     BadToken(Reason),
+    /// Scopes that are asked for.
+    Forbidden(Reason, String),
 }
 
 impl Failure {
@@ -175,7 +197,10 @@ impl Failure {
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
-        Self::BadToken(denial.reason)
+        match denial.scope {
+            Some(scope) => Self::Forbidden(denial.reason, scope),
+            None => Self::BadToken(denial.reason),
+        }
     }
 }
 
@@ -227,6 +252,8 @@ impl Policy for Jwt {
                 identity::set_identity(x, verified.identity.clone());
                 Flow::Next
             }
+            // Who the caller is was proven, so the anonymous consumer is not meant.
+            (Err(failure @ Failure::Forbidden(..)), _) => Flow::Reply(self.refuse(&failure)),
             (Err(_), Some(anonymous)) => {
                 self.set_claim_headers(x, None);
                 anonymous.apply(x)
@@ -259,7 +286,10 @@ impl Jwt {
         };
         let now = x.now.unix_ms / 1000;
         self.check_times(verified.issuer, &verified.times, now, &mut Quiet)?;
-        Ok(verified)
+        match &verified.forbidden {
+            Some(denial) => Err(denial.clone().into()),
+            None => Ok(verified),
+        }
     }
 
     fn verify(&self, snapshot: &Snapshot, token: &[u8]) -> Result<Verified, Denial> {
@@ -278,14 +308,21 @@ impl Jwt {
     ) -> Result<Verified, Denial> {
         if let Some(i) = issuer {
             let times = self.issuers[i].check(&token, trace)?;
+            let forbidden = self.scopes(issuer).check(&token.claims, &mut Quiet).err();
             let identity = of_issuer(&self.issuers[i], snapshot, token.claims, trace)?;
-            return Ok(Verified { identity, times, issuer });
+            return Ok(Verified { identity, times, issuer, forbidden });
         }
         let find = |key: &str| snapshot.credentials.jwt.get(key).map(|c| (c, &c.data));
         let signed = self.rules.check_parsed(token, find, trace)?;
+        let forbidden = self.scopes(None).check(&signed.claims, &mut Quiet).err();
         let claims = Some(Rc::new(signed.claims));
         let identity = identity::of_credential(signed.credential, signed.key, claims);
-        Ok(Verified { identity, times: signed.times, issuer: None })
+        Ok(Verified { identity, times: signed.times, issuer: None, forbidden })
+    }
+
+    /// The scopes that bearers must have.
+    fn scopes(&self, issuer: Option<usize>) -> &demands::Scopes {
+        issuer.and_then(|i| self.issuers.get(i)).map_or(&self.rules.demands.scopes, |i| &i.demands.scopes)
     }
 
     /// What depends on the time: `now` in seconds since 1970.
@@ -323,6 +360,11 @@ impl Jwt {
 
     fn refuse(&self, failure: &Failure) -> Reply {
         let (reply, challenge) = match failure {
+            Failure::Forbidden(reason, scope) => {
+                let challenge = self.challenge_invalid.replace("invalid_token", "insufficient_scope");
+                let scope = scope.replace(['"', '\\'], "'");
+                (Reply::with_body(403, JSON, reason.body()), format!("{challenge}, scope=\"{scope}\""))
+            }
             Failure::NoToken => (Reply::exit(401, "Unauthorized"), self.challenge.clone()),
             Failure::BadToken(reason) => {
                 let mut challenge = self.challenge_invalid.clone();

@@ -6,6 +6,7 @@ use std::borrow::Borrow;
 use serde_json::Value;
 
 use super::claims::{Moment, Times};
+use super::demands::Demands;
 use super::parse::parse_traced;
 use super::trace::{Evidence, Quiet, Trace, shown};
 use super::{Key, MAX_TOKEN, ParseError, Refusal, SecretForm, Token};
@@ -23,16 +24,21 @@ pub struct Rules {
     pub maximum_expiration: Option<f64>,
     /// Bytes.
     pub max_token_size: usize,
+    /// RFC 8725 beyond Kong's rules: `exp` must be there, `nbf` and `iat` are kept where they are.
+    pub strict: bool,
+    pub demands: Demands,
 }
 
 /// Names of the checks by these rules, in their order. Those of decoding come before ([`super::parse::CHECKS`]).
 pub const CHECKS: &[&str] =
-    &["key claim", "credential", "algorithm", "signature", "claims", "exp", "nbf", "maximum expiration"];
+    &["key claim", "credential", "algorithm", "signature", "claims", "exp", "nbf", "iat", "maximum expiration", "scope"];
 
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     pub reason: Reason,
+    /// The token is good, but its bearer lacks scopes: which are asked for.
+    pub scope: Option<String>,
 }
 
 /// What the refusal says.
@@ -59,14 +65,17 @@ impl Rules {
     /// The rules in a plugin's config.
     pub fn of(config: &Record) -> Self {
         let to_verify = config.strings("claims_to_verify");
+        let strict = config.bool("strict");
         let verifies = |claim: &str| to_verify.iter().any(|c| c.value == claim);
         Self {
             key_claim: config.str("key_claim_name").unwrap_or("iss").to_owned(),
             secret_form: if config.bool("secret_is_base64") { SecretForm::Base64 } else { SecretForm::Plain },
-            verify_exp: verifies("exp"),
+            verify_exp: verifies("exp") || strict,
             verify_nbf: verifies("nbf"),
             maximum_expiration: config.num("maximum_expiration").filter(|n| *n > 0.0),
             max_token_size: config.int("max_token_size").map_or(MAX_TOKEN, |n| n as usize),
+            strict,
+            demands: Demands::of(config, strict),
         }
     }
 
@@ -124,6 +133,7 @@ impl Rules {
         let evidence = || Evidence::new(kind_of(&token.claims), "an object");
         let denial = || Denial::new("Bad token; invalid claims");
         trace.check("claims", token.claims.is_object(), evidence, denial)?;
+        self.demands.check(&token.header, &token.claims, trace)?;
         let key = key.text().unwrap_or_default().to_owned();
         Ok(Signed { credential, key, times: Times::of(&token.claims), claims: token.claims })
     }
@@ -155,17 +165,27 @@ impl Rules {
     /// What depends on the time: `now` in seconds since 1970.
     pub fn check_times(&self, times: &Times, now: u64, trace: &mut impl Trace) -> Result<(), Denial> {
         let mut errors = Vec::new();
-        for (claim, verified, error, moment, word) in [
-            ("exp", self.verify_exp, times.exp_error(now), times.exp, "after"),
-            ("nbf", self.verify_nbf, times.nbf_error(now), times.nbf, "not after"),
-        ] {
-            if !verified {
-                trace.skip(claim, || format!("`claims_to_verify` does not have `{claim}`"));
+        let moment_of = |claim| match claim {
+            "exp" => (self.verify_exp, times.exp_error(now), times.exp),
+            "nbf" => (self.verify_nbf, times.nbf_error(now), times.nbf),
+            _ => (false, times.iat_error(now), times.iat),
+        };
+        for claim in ["exp", "nbf", "iat"] {
+            let (verified, error, moment) = moment_of(claim);
+            let optional = !verified && self.strict;
+            if !verified && !optional {
+                trace.skip(claim, || match claim {
+                    "iat" => "the config does not ask for it (`strict`)".into(),
+                    _ => format!("`claims_to_verify` does not have `{claim}`"),
+                });
                 continue;
             }
+            let error = error.filter(|_| !(optional && moment == Moment::Missing));
             errors.extend(error.map(|e| (claim, e)));
             trace.observe(claim, error.is_none(), || {
-                Evidence::new(moment.shown(now), format!("{word} {}", Moment::At(now as f64).shown(now)))
+                let word = if claim == "exp" { "after" } else { "not after" };
+                let expected = format!("{word} {}", Moment::At(now as f64).shown(now));
+                Evidence::new(moment.shown(now), expected)
             });
         }
         let exceeds = self.maximum_expiration.is_some_and(|most| times.exceeds(most, now));
@@ -177,11 +197,11 @@ impl Rules {
         }
         // Kong names what is wrong with both times in one answer.
         if !errors.is_empty() {
-            return Err(Denial { reason: Reason::Claims(errors) });
+            return Err(Denial { reason: Reason::Claims(errors), scope: None });
         }
         if exceeds {
             let reason = Reason::Claims(vec![("exp", "exceeds maximum allowed expiration")]);
-            return Err(Denial { reason });
+            return Err(Denial { reason, scope: None });
         }
         Ok(())
     }
@@ -244,7 +264,7 @@ impl From<ParseError> for Denial {
 impl Denial {
     /// A refusal with a message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { reason: Reason::Message(message.into()) }
+        Self { reason: Reason::Message(message.into()), scope: None }
     }
 }
 

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+/// The last second of the year 9999: no token has business beyond it.
+pub const END_OF_TIME: f64 = 253_402_300_799.0;
+
 /// What a token says of a moment (`exp`, `nbf`).
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub enum Moment {
@@ -74,6 +77,7 @@ impl Times {
     /// What is wrong with `exp` at `now` (seconds since 1970); there is no leeway.
     pub fn exp_error(&self, now: u64) -> Option<&'static str> {
         match self.exp {
+            Moment::At(exp) if exp > END_OF_TIME => Some("out of range"),
             Moment::At(exp) if exp > now as f64 => None,
             Moment::At(_) => Some("token expired"),
             _ => Some("must be a number"),
@@ -82,8 +86,17 @@ impl Times {
 
     /// What is wrong with `nbf` at `now`; there is no leeway.
     pub fn nbf_error(&self, now: u64) -> Option<&'static str> {
-        match self.nbf {
-            Moment::At(nbf) if nbf <= now as f64 => None,
+        Self::not_yet(self.nbf, now)
+    }
+
+    /// What is wrong with `iat` at `now`; there is no leeway.
+    pub fn iat_error(&self, now: u64) -> Option<&'static str> {
+        Self::not_yet(self.iat, now)
+    }
+
+    fn not_yet(moment: Moment, now: u64) -> Option<&'static str> {
+        match moment {
+            Moment::At(at) if at <= now as f64 => None,
             Moment::At(_) => Some("token not valid yet"),
             _ => Some("must be a number"),
         }
@@ -141,7 +154,7 @@ mod tests {
         check(json!({"exp": 1060, "nbf": -1}), None, None, false);
         check(json!({"exp": 1061, "nbf": null}), None, number, true);
         check(json!({"exp": "1061", "nbf": [1]}), number, number, true);
-        check(json!({"exp": u64::MAX, "nbf": 0}), None, None, true);
+        check(json!({"exp": u64::MAX, "nbf": 0}), Some("out of range"), None, true);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use super::check::{Denial, Reason, signature_evidence};
-use super::claims::{Moment, Times};
+use super::demands::{self, Demands};
+use super::claims::{END_OF_TIME, Moment, Times};
 use super::jwk::JwkSet;
 use super::trace::{Evidence, Trace, listed, shown};
 use super::{Algorithm, SecretForm, Token};
@@ -19,20 +20,16 @@ const ALGORITHMS: &[&str] = &[
 /// Names of the checks by an issuer's settings, in their order. Those of decoding come before
 /// ([`super::parse::CHECKS`]).
 pub const CHECKS: &[&str] =
-    &["issuer", "typ", "algorithm", "kid", "key", "signature", "aud", "consumer", "exp", "nbf", "iat"];
-
-/// The last second of the year 9999: no token has business beyond it.
-const END_OF_TIME: f64 = 253_402_300_799.0;
+    &["issuer", "algorithm", "kid", "key", "signature", "consumer", "exp", "nbf", "iat", "scope"];
 
 /// The fields of an issuer in a config.
 pub const FIELDS: &[Field] = &[
     Field::new("issuer", TEXT, "The issuer, exactly as the claim `iss` has it.").required(),
     Field::new("jwks", TEXT, "The issuer's key set (RFC 7517), as JSON text.").required(),
-    Field::new(
-        "audiences",
-        Kind::Set(&TEXT),
-        "`aud` must have one of these; without any it is not looked at.",
-    ),
+    demands::AUDIENCES,
+    demands::REQUIRED_CLAIMS,
+    demands::SCOPES_ANY,
+    demands::SCOPES_ALL,
     Field::new("algorithms", Kind::Set(&Kind::Enum(ALGORITHMS)), "The algorithms that tokens may have.")
         .default("[\"RS256\", \"ES256\"]"),
     Field::new("leeway", Kind::Int { min: 0, max: 60 }, "Seconds that clocks may differ.").default("30"),
@@ -49,7 +46,7 @@ pub const FIELDS: &[Field] = &[
 pub struct Issuer {
     name: String,
     keys: JwkSet,
-    audiences: Vec<String>,
+    pub demands: Demands,
     algorithms: Vec<Algorithm>,
     leeway: u64,
     /// See [`FIELDS`].
@@ -63,7 +60,7 @@ impl Issuer {
         Ok(Self {
             name: record.str("issuer").unwrap_or_default().to_owned(),
             keys: JwkSet::parse(record.str("jwks").unwrap_or_default().as_bytes())?,
-            audiences: texts("audiences").collect(),
+            demands: Demands::of(record, true),
             algorithms: texts("algorithms").filter_map(|name| Algorithm::parse(&name)).collect(),
             leeway: record.int("leeway").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             consumer_claim: record.str("consumer_claim").map(str::to_owned),
@@ -73,7 +70,8 @@ impl Issuer {
     /// An issuer for a tool's question: all of `algorithms`, and no leeway.
     pub fn for_tool(name: String, keys: JwkSet, audiences: Vec<String>) -> Self {
         let algorithms = Algorithm::ALL.to_vec();
-        Self { name, keys, audiences, algorithms, leeway: 0, consumer_claim: None }
+        let demands = Demands { access_token: true, audiences, ..Demands::default() };
+        Self { name, keys, demands, algorithms, leeway: 0, consumer_claim: None }
     }
 
     /// The issuer as the claim `iss` has it.
@@ -95,9 +93,6 @@ impl Issuer {
     pub fn check(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<Times, Denial> {
         let evidence = || Evidence::new(shown(token.claims.get("iss")), format!("{:?}", self.name));
         trace.check("issuer", self.is_of(token), evidence, || Denial::new("other issuer"))?;
-        let typ = token.header.get("typ");
-        let evidence = || Evidence::new(shown(typ), "`JWT`, `at+jwt`, or no `typ`");
-        trace.check("typ", typ_is_access(typ), evidence, || Denial::new("Bad token; invalid typ"))?;
         let evidence = || {
             let taken = listed(self.algorithms.iter().map(|a| a.name()));
             Evidence::new(token.algorithm.name(), format!("one of `algorithms`: {taken}"))
@@ -105,15 +100,7 @@ impl Issuer {
         let denial = || Denial::new("Invalid algorithm");
         trace.check("algorithm", self.takes(token.algorithm), evidence, denial)?;
         self.check_key(token, trace)?;
-        let aud = token.claims.get("aud");
-        if self.audiences.is_empty() {
-            trace.skip("aud", || "the config sets no `audiences`".into());
-        } else {
-            let known = || listed(self.audiences.iter().map(String::as_str));
-            let evidence = || Evidence::new(shown(aud), format!("one of `audiences`: {}", known()));
-            let denial = || Denial { reason: Reason::Claims(vec![("aud", "not this audience")]) };
-            trace.check("aud", self.audience_fits(aud), evidence, denial)?;
-        }
+        self.demands.check(&token.header, &token.claims, trace)?;
         Ok(Times::of(&token.claims))
     }
 
@@ -171,30 +158,7 @@ impl Issuer {
             });
             errors.extend(error.map(|e| (claim, e)));
         }
-        if errors.is_empty() { Ok(()) } else { Err(Denial { reason: Reason::Claims(errors) }) }
-    }
-
-    fn audience_fits(&self, aud: Option<&Value>) -> bool {
-        let known = |v: &Value| v.as_str().is_some_and(|text| self.audiences.iter().any(|a| a == text));
-        match aud {
-            _ if self.audiences.is_empty() => true,
-            Some(Value::Array(list)) => list.iter().any(known),
-            Some(value) => known(value),
-            None => false,
-        }
-    }
-}
-
-/// Whether the token is of a kind that opens doors; ID tokens and logout tokens, which have a `typ` of their own, are
-/// not.
-fn typ_is_access(typ: Option<&Value>) -> bool {
-    match typ {
-        None => true,
-        Some(Value::String(typ)) => {
-            let typ = typ.to_ascii_lowercase();
-            matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
-        }
-        Some(_) => false,
+        if errors.is_empty() { Ok(()) } else { Err(Denial { reason: Reason::Claims(errors), scope: None }) }
     }
 }
 
@@ -215,7 +179,7 @@ mod tests {
         Issuer {
             name: "https://issuer.test".into(),
             keys: JwkSet::from_value(&jwks).expect("a set"),
-            audiences: vec!["api".into()],
+            demands: Demands { access_token: true, audiences: vec!["api".into()], ..Demands::default() },
             algorithms: vec![Algorithm::HS256],
             leeway: 30,
             consumer_claim: None,

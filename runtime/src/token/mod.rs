@@ -4,6 +4,7 @@ pub mod algorithm;
 pub mod check;
 pub mod claims;
 pub mod config;
+pub mod demands;
 pub mod issuer;
 pub mod json;
 pub mod jwk;

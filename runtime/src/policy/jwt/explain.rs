@@ -6,7 +6,7 @@ use crate::snapshot::Snapshot;
 use crate::token::check::{self, Denial};
 use crate::token::claims::Times;
 use crate::token::trace::{Check, Outcome, Report, listed};
-use crate::token::{issuer, parse};
+use crate::token::{demands, issuer, parse};
 
 /// What came of judging a token.
 #[derive(Debug)]
@@ -27,16 +27,18 @@ impl Jwt {
             if issuer.is_some() {
                 rest = issuer::CHECKS;
             }
-            let times = Times::of(&token.claims);
+            let (times, claims) = (Times::of(&token.claims), token.claims.clone());
             let verified = self.verify_decoded(snapshot, token, issuer, &mut report);
             // The gateway would not look at the times of a token without a good signature; its owner wants to know.
             let in_time = self.check_times(issuer, &times, now, &mut report);
-            verified.map(|_| ()).and(in_time)
+            let admitted = self.scopes(issuer).check(&claims, &mut report);
+            verified.map(|_| ()).and(in_time).and(admitted)
         });
         if let Err(denial) = judged {
             report.failed(denial);
         }
         report.fill(parse::CHECKS);
+        report.fill(demands::CHECKS);
         report.fill(rest);
         for check in report.checks.iter_mut().filter(|c| c.outcome == Outcome::Fail) {
             check.note = match check.name {
@@ -96,6 +98,8 @@ fn advice(check: &str) -> &'static str {
         "maximum expiration" => "ask for a token with a shorter life",
         "aud" => "ask the issuer for a token for this API, or add the audience to the config",
         "typ" => "send the access token, not an ID or logout token",
+        "required claims" => "ask the issuer for a token that says so, or change `required_claims`",
+        "scope" => "ask the issuer for a token with these scopes; the caller is known, and may not do this",
         "consumer" => "add the consumer, or remove `consumer_claim`",
         _ => "",
     }

@@ -1,3 +1,5 @@
+mod vectors;
+
 use std::sync::Arc;
 
 use aws_lc_rs::signature::KeyPair as _;
@@ -49,34 +51,38 @@ fn signed_with_header(secret: &[u8], claims: &Value, header: &[(&str, Value)]) -
     encode(&signer, header, claims).expect("claims are JSON")
 }
 
-/// What the policy does with a request that carries `token`: `next` or status and body. The explanation must say the
-/// same.
+/// What the policy does with a request that carries `token`: `next` or status and body.
 fn outcome(config: &Value, token: &str) -> String {
-    let policy = policy::<Jwt>(config);
-    let mut x = exchange_in(snapshot(1), &format!("GET /\nAuthorization: Bearer {token}"));
+    judged(&policy::<Jwt>(config), snapshot(1), token)
+}
+
+/// The same. The explanation must say what the policy does, and challenges must be of the right kind.
+fn judged(policy: &Jwt, snapshot: Snapshot, token: &str) -> String {
+    let mut x = exchange_in(snapshot, "GET /");
+    x.request.fields.append(&names::AUTHORIZATION, format!("Bearer {token}"));
     let explained = policy.explain(&x.snapshot, token.as_bytes(), x.now.unix_ms / 1000);
     let failed = explained.checks.iter().find(|c| c.outcome == Outcome::Fail);
-    assert_eq!(failed.is_some(), explained.denial.is_some(), "{config} {token} {explained:?}");
+    assert_eq!(failed.is_some(), explained.denial.is_some(), "{token} {explained:?}");
     if let Some(failed) = failed {
         let Evidence { actual, expected } = &failed.evidence;
         assert!(!actual.is_empty() && !expected.is_empty() && !failed.note.is_empty(), "{failed:?}");
     }
-    let said = explained.denial.map_or("next".into(), |d| format!("401 {}", d.reason.body()));
-    let done = done(&policy, &mut x, config, token);
-    assert_eq!(said, done, "{config} {token}: the explanation differs");
-    done
-}
-
-fn done(policy: &Jwt, x: &mut Exchange, config: &Value, token: &str) -> String {
-    match policy.request(x) {
+    let said = explained.denial.map_or("next".into(), |d| {
+        let status = if d.scope.is_some() { 403 } else { 401 };
+        format!("{status} {}", d.reason.body())
+    });
+    let done = match policy.request(&mut x) {
         Flow::Next => "next".to_owned(),
         Flow::Reply(reply) => {
             let (_, challenge) = &reply.fields[0];
-            assert_eq!(challenge, "Bearer error=\"invalid_token\"", "{config} {token}");
+            let error = if reply.status == 403 { "insufficient_scope" } else { "invalid_token" };
+            assert!(challenge.starts_with(&format!("Bearer error=\"{error}\"")), "{challenge} {token}");
             format!("{} {}", reply.status, String::from_utf8_lossy(&reply.body))
         }
         Flow::Await(effect) => panic!("{effect:?}"),
-    }
+    };
+    assert_eq!(said, done, "{token}: the explanation differs");
+    done
 }
 
 #[test]
@@ -284,4 +290,19 @@ fn tokens_of_an_issuer_need_no_credential() {
         json!({"issuers": [{"issuer": "i", "jwks": "{}"}]}),
         "`jwks`: the key set has no list `keys`",
     );
+}
+
+#[test]
+fn bearers_without_the_scopes_are_known_but_refused() {
+    let token = |scope: &str| signed(SECRET.as_bytes(), &json!({"iss": "k1", "scope": scope}));
+    let config = json!({"scopes_any": ["read", "admin"]});
+    assert_eq!(outcome(&config, &token("x read")), "next");
+    for config in [config, json!({"scopes_all": ["read"], "anonymous": "anon"})] {
+        assert_eq!(outcome(&config, &token("write")), "403 {\"message\":\"Insufficient scope\"}");
+    }
+    let policy = policy::<Jwt>(&json!({"realm": "r", "scopes_all": ["a"], "scopes_any": ["b"]}));
+    let mut x = exchange_in(snapshot(1), &format!("GET /\nAuthorization: Bearer {}", token("x")));
+    let Flow::Reply(reply) = policy.request(&mut x) else { panic!("it lacks the scopes") };
+    let want = "Bearer realm=\"r\", error=\"insufficient_scope\", scope=\"a b\"";
+    assert_eq!(reply.fields[0].1, want);
 }
