@@ -30,8 +30,18 @@ pub struct Rules {
 }
 
 /// Names of the checks by these rules, in their order. Those of decoding come before ([`super::parse::CHECKS`]).
-pub const CHECKS: &[&str] =
-    &["key claim", "credential", "algorithm", "signature", "claims", "exp", "nbf", "iat", "maximum expiration", "scope"];
+pub const CHECKS: &[&str] = &[
+    "key claim",
+    "credential",
+    "algorithm",
+    "signature",
+    "claims",
+    "exp",
+    "nbf",
+    "iat",
+    "maximum expiration",
+    "scope",
+];
 
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

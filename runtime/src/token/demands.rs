@@ -53,11 +53,11 @@ impl Demands {
     /// What a record with these fields asks.
     pub fn of(record: &Record, access_token: bool) -> Self {
         let texts = |name| record.strings(name).into_iter().map(|s| s.value).collect();
-        let claim = |(name, value): &(crate::source::Spanned<String>, crate::source::Spanned<Val>)| match &value
-            .value
-        {
-            Val::Str(text) => Some((name.value.clone(), text.clone())),
-            _ => None,
+        let claim = |(name, value): &(crate::source::Spanned<String>, crate::source::Spanned<Val>)| {
+            match &value.value {
+                Val::Str(text) => Some((name.value.clone(), text.clone())),
+                _ => None,
+            }
         };
         Self {
             access_token,
@@ -82,7 +82,8 @@ impl Demands {
         } else {
             let known = || listed(self.audiences.iter().map(String::as_str));
             let evidence = || Evidence::new(shown(aud), format!("one of `audiences`: {}", known()));
-            let denial = || Denial { reason: Reason::Claims(vec![("aud", "not this audience")]), scope: None };
+            let denial =
+                || Denial { reason: Reason::Claims(vec![("aud", "not this audience")]), scope: None };
             trace.check("aud", self.audience_fits(aud), evidence, denial)?;
         }
         if self.required_claims.is_empty() {
@@ -91,7 +92,9 @@ impl Demands {
         }
         let missing = self.required_claims.iter().find(|(name, want)| !satisfies(claims, name, want));
         let evidence = || match missing {
-            Some((name, want)) => Evidence::new(shown(claims::find(claims, name)), format!("`{name}`: {want:?}")),
+            Some((name, want)) => {
+                Evidence::new(shown(claims::find(claims, name)), format!("`{name}`: {want:?}"))
+            }
             None => {
                 let names = self.required_claims.iter().map(|(name, _)| name.as_str());
                 Evidence::new("all as they must be", listed(names))
@@ -233,7 +236,8 @@ mod tests {
     #[test]
     fn required_claims_are_texts_or_in_lists() {
         let check = |claim: &str, want: &str, claims: Value, good: bool| {
-            let demands = Demands { required_claims: vec![(claim.into(), want.into())], ..Demands::default() };
+            let demands =
+                Demands { required_claims: vec![(claim.into(), want.into())], ..Demands::default() };
             let result = demands.check(&json!({}), &claims, &mut Quiet);
             assert_eq!(result.is_ok(), good, "{claim} {want} {claims}");
         };

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::check::{Denial, Reason, signature_evidence};
-use super::demands::{self, Demands};
 use super::claims::{END_OF_TIME, Moment, Times};
+use super::demands::{self, Demands};
 use super::jwk::JwkSet;
 use super::trace::{Evidence, Trace, listed, shown};
 use super::{Algorithm, SecretForm, Token};

@@ -165,7 +165,9 @@ mod tests {
         let folder = std::env::var("WYCHEPROOF").expect("WYCHEPROOF names the folder of the vectors");
         let folder = std::path::Path::new(&folder);
         let mut counts = (0, 0);
-        for (file, lenient) in [("json_web_signature_test.json", &TOO_LENIENT[..]), ("json_web_key_test.json", &[])] {
+        for (file, lenient) in
+            [("json_web_signature_test.json", &TOO_LENIENT[..]), ("json_web_key_test.json", &[])]
+        {
             let text = std::fs::read(folder.join(file)).expect("the file can be read");
             let vectors: Value = serde_json::from_slice(&text).expect("vectors are JSON");
             for group in vectors["testGroups"].as_array().into_iter().flatten() {

@@ -70,10 +70,9 @@ fn roads() -> [(Jwt, Snapshot); 2] {
         credentials.credentials.jwt.insert(name.to_owned(), credential);
     }
     let public = json!({"keys": [KEYS.rsa_jwk, KEYS.ec_jwk]}).to_string();
-    let shared = json!({"keys": [{"kty": "oct", "kid": "hs", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(HS)}]});
-    let issuer = |jwks: String, algorithms: &[&str]| {
-        json!({"issuer": ISSUER, "jwks": jwks, "audiences": ["api"], "algorithms": algorithms})
-    };
+    let shared =
+        json!({"keys": [{"kty": "oct", "kid": "hs", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(HS)}]});
+    let issuer = |jwks: String, algorithms: &[&str]| json!({"issuer": ISSUER, "jwks": jwks, "audiences": ["api"], "algorithms": algorithms});
     let issuers = json!({"issuers": [
         issuer(public, &["RS256", "ES256"]), issuer(shared.to_string(), &["HS256"])]});
     [(policy(&own), credentials), (policy(&issuers), snapshot(1))]
@@ -285,7 +284,9 @@ fn payloads_are_small_plain_json_objects() {
     let twice = good.replace("\"sub\":\"u\"", "\"sub\":\"u\",\"sub\":\"admin\"");
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
     let bom = format!("\u{feff}{good}");
-    for payload in [&b"hello"[..], b"", b"{\"sub\":\"\xff\"}", twice.as_bytes(), deep.as_bytes(), bom.as_bytes()] {
+    for payload in
+        [&b"hello"[..], b"", b"{\"sub\":\"\xff\"}", twice.as_bytes(), deep.as_bytes(), bom.as_bytes()]
+    {
         refused(&raw(RS, payload, &KEYS.rsa), json, json);
     }
     refused(&raw(RS, good.replace("\"exp\":", "\"exp\":1e400,\"x\":"), &KEYS.rsa), json, json);
