@@ -5,6 +5,7 @@
 //! ([`worker`]) serve. `docs/architecture.md` draws the whole.
 
 pub mod admin;
+pub mod body;
 pub mod check;
 pub mod clock;
 pub mod compile;

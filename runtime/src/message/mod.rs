@@ -34,6 +34,8 @@ pub struct RequestHead {
     pub version: Version,
     /// Every field but `Host`.
     pub fields: Fields,
+    /// What shapes errors of the gateway in place of `Accept` and `Content-Type`, where a policy has changed these.
+    pub error_type: Option<String>,
 }
 
 impl RequestHead {
@@ -46,6 +48,7 @@ impl RequestHead {
         self.host.clear();
         self.version = Version::H11;
         self.fields.clear();
+        self.error_type = None;
     }
 
     /// The host without port, as received.

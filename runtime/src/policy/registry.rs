@@ -105,6 +105,7 @@ policies! {
     ResponseTransformer(response_transformer::ResponseTransformer);
     StandardWebhooks(standard_webhooks::StandardWebhooks);
     Jwt(jwt::Jwt);
+    JsonXml(json_xml::JsonXml);
 }
 
 /// The descriptor of a policy, if gw can run it.

@@ -244,7 +244,8 @@ fn negotiate(request: &RequestHead, absent: Shape) -> Shape {
         // From which the message is taken again.
         return Shape::Json;
     }
-    let Some(accept) = request.fields.text(&names::ACCEPT) else { return absent };
+    let accept = request.error_type.as_deref().or_else(|| request.fields.text(&names::ACCEPT));
+    let Some(accept) = accept else { return absent };
     if accept == "*/*" {
         return Shape::Json;
     }
