@@ -124,7 +124,10 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The document is malformed, or exceeds a limit. Reading on is pointless then.
-    #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after the first error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator of results would go on after the first error"
+    )]
     pub fn next(&mut self) -> Result<Option<Event<'a>>, Fault> {
         loop {
             self.skip_space();
@@ -233,7 +236,9 @@ impl<'a> Reader<'a> {
             b'"' => {
                 let text = self.string()?;
                 if text.len() > self.limits.string {
-                    return Err(self.excess(at, format!("a string is longer than {} bytes", self.limits.string)));
+                    return Err(
+                        self.excess(at, format!("a string is longer than {} bytes", self.limits.string))
+                    );
                 }
                 Event::String(text)
             }
@@ -382,7 +387,13 @@ mod tests {
     fn only_json_is_read() {
         let limits = Limits::default();
         for good in [
-            "null", " [] ", "{}", "[1,-0,1.5e+10,0.1,1E5]", "\"\\u00e9\\ud83d\\ude00\\n\"", "[{\"a\":[]},{}]", "\"\u{7f}\"",
+            "null",
+            " [] ",
+            "{}",
+            "[1,-0,1.5e+10,0.1,1E5]",
+            "\"\\u00e9\\ud83d\\ude00\\n\"",
+            "[{\"a\":[]},{}]",
+            "\"\u{7f}\"",
         ] {
             assert_eq!(fault(good.as_bytes(), &limits), None, "{good}");
             assert!(serde_json::from_str::<serde_json::Value>(good).is_ok(), "{good}");
@@ -416,13 +427,17 @@ mod tests {
         ] {
             assert_eq!(fault(bad.as_bytes(), &limits).as_deref(), Some(want), "{bad}");
         }
-        assert_eq!(fault(b"\xff\xfe{\0}\0", &limits).unwrap(), "line 1, column 1: the text is UTF-16, where UTF-8 is wanted");
+        assert_eq!(
+            fault(b"\xff\xfe{\0}\0", &limits).unwrap(),
+            "line 1, column 1: the text is UTF-16, where UTF-8 is wanted"
+        );
         assert_eq!(fault(b"\"\xc3\x28\"", &limits).unwrap(), "line 1, column 2: the text is not UTF-8");
     }
 
     #[test]
     fn limits_hold_to_the_last_one() {
-        let limits = Limits { depth: 2, values: 6, members: 2, items: 3, name: 3, string: 4, duplicates: true };
+        let limits =
+            Limits { depth: 2, values: 6, members: 2, items: 3, name: 3, string: 4, duplicates: true };
         for (text, want) in [
             ("[[1]]", None),
             ("[[[1]]]", Some("nested deeper than 2")),

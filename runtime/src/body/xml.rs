@@ -460,12 +460,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Checks that prefixes are declared and no attribute is there twice, by name or by what the name stands for.
-    fn namespaces(
-        &self,
-        name: &str,
-        at: usize,
-        attributes: &[(&str, String, usize)],
-    ) -> Result<(), Fault> {
+    fn namespaces(&self, name: &str, at: usize, attributes: &[(&str, String, usize)]) -> Result<(), Fault> {
         self.namespace(name, at)?;
         let mut seen: AHashSet<(&str, &str)> = AHashSet::new();
         for (name, _, at) in attributes {
@@ -542,7 +537,9 @@ fn reference(text: &str) -> Result<(char, usize), String> {
         _ => {
             let number = match name.strip_prefix('#') {
                 Some(n) => match n.strip_prefix('x') {
-                    Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
+                    Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                        u32::from_str_radix(hex, 16).ok()
+                    }
                     None if n.bytes().all(|b| b.is_ascii_digit()) => n.parse().ok(),
                     _ => None,
                 },

@@ -12,13 +12,19 @@ fn well_formed_documents_are_read() {
     for (text, want) in [
         ("<a/>", "<a/>"),
         ("<a></a>", "<a/>"),
-        ("\u{feff}<?xml version='1.0' encoding=\"utf-8\" standalone='yes' ?>\n<a />\n<!-- x --> <?p?>", "<a/>"),
+        (
+            "\u{feff}<?xml version='1.0' encoding=\"utf-8\" standalone='yes' ?>\n<a />\n<!-- x --> <?p?>",
+            "<a/>",
+        ),
         ("<a> <b>x</b>\r\n</a >", "<a> <b>x</b>\n</a>"),
         ("<a><![CDATA[<&]]]]><![CDATA[>]]>x</a>", "<a>&lt;&amp;]]&gt;x</a>"),
         ("<a>&lt;&#65;&#x42;&amp;&gt;&quot;&apos;</a>", "<a>&lt;AB&amp;&gt;\"'</a>"),
         ("<a b='1\t2\n3&#10;\"' c=\"'\"/>", "<a b=\"1 2 3&#10;&quot;\" c=\"'\"/>"),
         ("<a>x<!-- - -->y<?z ?>w</a>", "<a>xyw</a>"),
-        ("<p:a xmlns:p='u' xmlns='v' p:x='1' x='2'><b xmlns=''/></p:a>", "<p:a xmlns:p=\"u\" xmlns=\"v\" p:x=\"1\" x=\"2\"><b xmlns=\"\"/></p:a>"),
+        (
+            "<p:a xmlns:p='u' xmlns='v' p:x='1' x='2'><b xmlns=''/></p:a>",
+            "<p:a xmlns:p=\"u\" xmlns=\"v\" p:x=\"1\" x=\"2\"><b xmlns=\"\"/></p:a>",
+        ),
         ("<a xml:lang='en'/>", "<a xml:lang=\"en\"/>"),
         ("<\u{e9}l\u{e9}ment-1.a \u{65e5}='\u{1f600}'/>", "<\u{e9}l\u{e9}ment-1.a \u{65e5}=\"\u{1f600}\"/>"),
         ("<a>\r\r\n\n</a>", "<a>\n\n\n</a>"),
@@ -56,7 +62,10 @@ fn what_is_not_well_formed_is_refused_where_it_goes_wrong() {
         ("<a><!-- --->", "line 1, column 9: a comment must not contain `--`"),
         ("<a>]]></a>", "line 1, column 4: `]]>` is not allowed in text"),
         ("<a b='1' b='2'/>", "line 1, column 10: the element has the attribute `b` already"),
-        ("<a xmlns:p='u' xmlns:q='u' p:b='1' q:b='2'/>", "line 1, column 36: the element has the attribute `q:b` already"),
+        (
+            "<a xmlns:p='u' xmlns:q='u' p:b='1' q:b='2'/>",
+            "line 1, column 36: the element has the attribute `q:b` already",
+        ),
         ("<a b=1/>", "line 1, column 6: expected a value in quotes"),
         ("<a b/>", "line 1, column 5: expected `=`"),
         ("<a b='1'c='2'/>", "line 1, column 9: expected white space, `>` or `/>`"),
@@ -70,15 +79,27 @@ fn what_is_not_well_formed_is_refused_where_it_goes_wrong() {
         ("<a:b:c xmlns:a='u'/>", "line 1, column 2: malformed name"),
         ("<:a/>", "line 1, column 2: malformed name"),
         ("<!DOCTYPE a><a/>", "line 1, column 1: a document type declaration is not allowed"),
-        ("<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>", "line 1, column 1: a document type declaration is not allowed"),
-        ("<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>", "line 1, column 1: a document type declaration is not allowed"),
-        ("<!DOCTYPE a [<!ENTITY % x SYSTEM 'http://x/'> %x;]><a/>", "line 1, column 1: a document type declaration is not allowed"),
+        (
+            "<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>",
+            "line 1, column 1: a document type declaration is not allowed",
+        ),
+        (
+            "<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>",
+            "line 1, column 1: a document type declaration is not allowed",
+        ),
+        (
+            "<!DOCTYPE a [<!ENTITY % x SYSTEM 'http://x/'> %x;]><a/>",
+            "line 1, column 1: a document type declaration is not allowed",
+        ),
         ("<a><!ENTITY x 'y'></a>", "line 1, column 4: expected an element, a comment or a CDATA section"),
         ("<?xml version='1.1'?><a/>", "line 1, column 7: only version 1.0 of XML is understood"),
         ("<?xml encoding='utf-8'?><a/>", "line 1, column 7: malformed XML declaration"),
         ("<?xml version='1.0' encoding='iso-8859-1'?><a/>", "line 1, column 21: the encoding must be UTF-8"),
         ("<?xml ?><a/>", "line 1, column 1: the XML declaration names no version"),
-        (" <?xml version='1.0'?><a/>", "line 1, column 2: an XML declaration must be the first thing in the document"),
+        (
+            " <?xml version='1.0'?><a/>",
+            "line 1, column 2: an XML declaration must be the first thing in the document",
+        ),
         ("<a><?XmL x?></a>", "line 1, column 4: an XML declaration must be the first thing in the document"),
         ("<a><?p:q x?></a>", "line 1, column 4: a processing instruction's target must not contain a colon"),
         ("<a><?p", "line 1, column 7: malformed processing instruction"),
@@ -168,8 +189,33 @@ fn own_shape(element: &Element) -> String {
 fn another_reader_agrees_about_mutated_documents() {
     let seed = "<!-- c --><p:r xmlns:p=\"u\" xmlns=\"v\" p:a=\"1\" b='x&lt;y'>t&amp;<c/><![CDATA[<z>]]> \
                 <d e=\"&#65;\">\u{e9}<?pi x?></d>\r\n</p:r>";
-    let pieces = ["<", ">", "/", "&", ";", "\"", "'", "=", " ", "]]>", "--", "<!--", "-->", "<![CDATA[", "a", "p:", "xmlns",
-        "<?", "?>", "&lt;", "\u{1}", "<b>", "</b>", "\r", "1"];
+    let pieces = [
+        "<",
+        ">",
+        "/",
+        "&",
+        ";",
+        "\"",
+        "'",
+        "=",
+        " ",
+        "]]>",
+        "--",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "a",
+        "p:",
+        "xmlns",
+        "<?",
+        "?>",
+        "&lt;",
+        "\u{1}",
+        "<b>",
+        "</b>",
+        "\r",
+        "1",
+    ];
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move |n: usize| {
         random ^= random << 13;
@@ -203,7 +249,16 @@ fn another_reader_agrees_about_mutated_documents() {
             (Err(_), Err(_)) => neither += 1,
             (Err(e), Ok(_)) => {
                 stricter += 1;
-                let known = ["version 1.0", "XML declaration", "colon", "malformed name", "processing instruction", "U+FFF", "must stand for a namespace", "attribute `xmlns` already"];
+                let known = [
+                    "version 1.0",
+                    "XML declaration",
+                    "colon",
+                    "malformed name",
+                    "processing instruction",
+                    "U+FFF",
+                    "must stand for a namespace",
+                    "attribute `xmlns` already",
+                ];
                 assert!(known.iter().any(|k| e.contains(k)), "only we refuse {text:?}: {e}");
             }
             (Ok(_), Err(e)) => panic!("only we read {text:?}: {e}"),

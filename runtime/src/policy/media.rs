@@ -6,7 +6,9 @@ pub fn parse(content_type: &str) -> (String, Option<String>) {
     let media = parts.next().unwrap_or("").trim().to_ascii_lowercase();
     let charset = parts.find_map(|p| {
         let (name, value) = p.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+        name.trim()
+            .eq_ignore_ascii_case("charset")
+            .then(|| value.trim().trim_matches('"').to_ascii_lowercase())
     });
     (media, charset)
 }
@@ -75,7 +77,11 @@ mod tests {
             ("text/plain;charset=utf-16", false, false, false),
         ] {
             let (media, charset) = parse(text);
-            assert_eq!((is_json(&media), is_xml(&media), is_utf8(charset.as_deref())), (json, xml, utf8), "{text}");
+            assert_eq!(
+                (is_json(&media), is_xml(&media), is_utf8(charset.as_deref())),
+                (json, xml, utf8),
+                "{text}"
+            );
         }
     }
 

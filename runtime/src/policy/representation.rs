@@ -109,9 +109,12 @@ mod tests {
 
     #[test]
     fn tags_are_marked_and_known_again() {
-        for (tag, want) in
-            [("\"a\"", Some("W/\"a-gzip\"")), ("W/\"a,b\"", Some("W/\"a,b-gzip\"")), ("a", None), ("\"\"", Some("W/\"-gzip\""))]
-        {
+        for (tag, want) in [
+            ("\"a\"", Some("W/\"a-gzip\"")),
+            ("W/\"a,b\"", Some("W/\"a,b-gzip\"")),
+            ("a", None),
+            ("\"\"", Some("W/\"-gzip\"")),
+        ] {
             let mut f = fields(&[("ETag", tag)]);
             mark_etag(&mut f, "gzip");
             assert_eq!(f.text(&names::ETAG), want, "{tag}");

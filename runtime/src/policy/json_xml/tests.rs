@@ -52,7 +52,10 @@ fn xml_becomes_json() {
         ("<a> </a>", r#"{"a":" "}"#),
         (r#"<a b=""/>"#, r#"{"a":{"@b":""}}"#),
         (r#"<a b="1">x</a>"#, r##"{"a":{"@b":"1","#text":"x"}}"##),
-        ("<a>\n  <b>007</b>\n  <b>1e5</b><b>9007199254740993</b><b>true</b>\n</a>", r#"{"a":{"b":["007","1e5","9007199254740993","true"]}}"#),
+        (
+            "<a>\n  <b>007</b>\n  <b>1e5</b><b>9007199254740993</b><b>true</b>\n</a>",
+            r#"{"a":{"b":["007","1e5","9007199254740993","true"]}}"#,
+        ),
         ("<a><?p x?><b><!-- c -->1<!-- d -->2</b></a>", r#"{"a":{"b":"12"}}"#),
         ("\u{feff}<a/>", r#"{"a":null}"#),
         ("<a><b><c><d>x</d></c></b></a>", r#"{"a":{"b":{"c":{"d":"x"}}}}"#),
@@ -65,7 +68,10 @@ fn xml_becomes_json() {
     for (xml, want) in [
         ("<a><b/></a>", r#"{"a":{"b":[null]}}"#),
         ("<a><b>1</b><b>2</b><c><d>x</d></c></a>", r#"{"a":{"b":[1,2],"c":{"d":["x"]}}}"#),
-        ("<a><x>007</x><x>1e5</x><x>9007199254740993</x><x>true</x><x>-1.50</x><x>-0</x></a>", r#"{"a":{"x":["007","1e5","9007199254740993",true,-1.50,"-0"]}}"#),
+        (
+            "<a><x>007</x><x>1e5</x><x>9007199254740993</x><x>true</x><x>-1.50</x><x>-0</x></a>",
+            r#"{"a":{"x":["007","1e5","9007199254740993",true,-1.50,"-0"]}}"#,
+        ),
         ("<a>x <i>y</i> z</a>", r##"{"a":{"#content":["x ",{"i":"y"}," z"]}}"##),
     ] {
         assert_eq!(to_json(&p, xml), want, "{xml}");
@@ -86,7 +92,10 @@ fn json_becomes_xml() {
         ("{}", "<Root/>"),
         ("\"x\"", "<Root>x</Root>"),
         ("null", "<Root/>"),
-        (r##"{"a":{"@b":"<&\"\n>","#text":"<&]]>"}}"##, "<a b=\"&lt;&amp;&quot;&#10;&gt;\">&lt;&amp;]]&gt;</a>"),
+        (
+            r##"{"a":{"@b":"<&\"\n>","#text":"<&]]>"}}"##,
+            "<a b=\"&lt;&amp;&quot;&#10;&gt;\">&lt;&amp;]]&gt;</a>",
+        ),
         (r#"{"a":{"@b":null}}"#, "<a b=\"\"/>"),
         (r#"{"a":{"@b":{}}}"#, "! `/a/@b`: an attribute must be a scalar"),
         (r#"{"@a":1}"#, "<Root a=\"1\"/>"),
@@ -97,10 +106,16 @@ fn json_becomes_xml() {
         (r#"{"a/b~":{"c d":1}}"#, "! `/a~1b~0`: `a/b~` cannot be a name in XML"),
         (r#"{"p:a":1}"#, "! `/p:a`: the prefix `p` of the name `p:a` is not declared"),
         (r#"{"p:a":{"@xmlns:p":"u","p:b":{"@p:c":1}}}"#, "<p:a xmlns:p=\"u\"><p:b p:c=\"1\"/></p:a>"),
-        (r#"{"a":{"b":{"@xmlns:p":"u"},"p:c":1}}"#, "! `/a/p:c`: the prefix `p` of the name `p:c` is not declared"),
+        (
+            r#"{"a":{"b":{"@xmlns:p":"u"},"p:c":1}}"#,
+            "! `/a/p:c`: the prefix `p` of the name `p:c` is not declared",
+        ),
         (r#"{"a":{"@xmlns:p":""}}"#, "<a/>"),
         (r#"{"a":{"@xmlns:xml":"u"}}"#, "! `/a/@xmlns:xml`: this namespace cannot be declared"),
-        (r#"{"a":{"@xmlns:p":"u","@xmlns:q":"u","@p:x":1,"@q:x":2}}"#, "! `/a/@q:x`: the element has the attribute `q:x` already"),
+        (
+            r#"{"a":{"@xmlns:p":"u","@xmlns:q":"u","@p:x":1,"@q:x":2}}"#,
+            "! `/a/@q:x`: the element has the attribute `q:x` already",
+        ),
         (r#"{"a":"\u0001"}"#, "! `/a`: the character U+0001 is not allowed in XML"),
         (r#"{"a":"\ufffe"}"#, "! `/a`: the character U+FFFE is not allowed in XML"),
         (r#"{"a":"\r\n\t"}"#, "<a>&#13;\n\t</a>"),
@@ -111,7 +126,8 @@ fn json_becomes_xml() {
     ] {
         assert_eq!(to_xml(&p, json), want, "{json}");
     }
-    let p = with(json!({"invalid_names": "replace", "mixed": "ordered", "root": "r", "item": "i", "array": "l"}));
+    let p =
+        with(json!({"invalid_names": "replace", "mixed": "ordered", "root": "r", "item": "i", "array": "l"}));
     for (json, want) in [
         (r#"{"1st %%name":1,"":2,"p:x":3}"#, "<r><_1st___name>1</_1st___name><_>2</_><p_x>3</p_x></r>"),
         (r##"{"a":{"#content":["x ",{"i":"y"},1]}}"##, "<a>x <i>y</i>1</a>"),
@@ -128,14 +144,23 @@ fn presets_are_what_they_are_called_after() {
     let badgerfish = with(json!({"preset": "badgerfish"}));
     for (xml, json) in [
         ("<alice>bob</alice>", r#"{"alice":{"$":"bob"}}"#),
-        ("<alice><bob>charlie</bob><david>edgar</david></alice>", r#"{"alice":{"bob":{"$":"charlie"},"david":{"$":"edgar"}}}"#),
-        ("<alice><bob>charlie</bob><bob>david</bob></alice>", r#"{"alice":{"bob":[{"$":"charlie"},{"$":"david"}]}}"#),
+        (
+            "<alice><bob>charlie</bob><david>edgar</david></alice>",
+            r#"{"alice":{"bob":{"$":"charlie"},"david":{"$":"edgar"}}}"#,
+        ),
+        (
+            "<alice><bob>charlie</bob><bob>david</bob></alice>",
+            r#"{"alice":{"bob":[{"$":"charlie"},{"$":"david"}]}}"#,
+        ),
         ("<alice charlie=\"david\">bob</alice>", r#"{"alice":{"@charlie":"david","$":"bob"}}"#),
         (
             "<alice xmlns=\"http://some-namespace\" xmlns:charlie=\"http://other\"><bob>david</bob><charlie:edgar>frank</charlie:edgar></alice>",
             r#"{"alice":{"@xmlns":{"$":"http://some-namespace","charlie":"http://other"},"bob":{"@xmlns":{"$":"http://some-namespace","charlie":"http://other"},"$":"david"},"charlie:edgar":{"@xmlns":{"$":"http://some-namespace","charlie":"http://other"},"$":"frank"}}}"#,
         ),
-        ("<a xmlns:p=\"u\"><p:b xmlns:p=\"v\"/><p:c/></a>", r#"{"a":{"@xmlns":{"p":"u"},"p:b":{"@xmlns":{"p":"v"}},"p:c":{"@xmlns":{"p":"u"}}}}"#),
+        (
+            "<a xmlns:p=\"u\"><p:b xmlns:p=\"v\"/><p:c/></a>",
+            r#"{"a":{"@xmlns":{"p":"u"},"p:b":{"@xmlns":{"p":"v"}},"p:c":{"@xmlns":{"p":"u"}}}}"#,
+        ),
         ("<a/>", r#"{"a":{}}"#),
     ] {
         assert_eq!(to_json(&badgerfish, xml), json);
@@ -156,7 +181,10 @@ fn presets_are_what_they_are_called_after() {
         r##"{"a":{"b":["1","2"],"c":{},"d":{"e":"3","#text":"x"}}}"##
     );
     assert_eq!(
-        to_xml(&apigee, r##"{"n:a":{"#namespaces":{"$default":"d","n":"u"},"#attrs":{"x":1},"@y":2,"First%%%Name":"z"}}"##),
+        to_xml(
+            &apigee,
+            r##"{"n:a":{"#namespaces":{"$default":"d","n":"u"},"#attrs":{"x":1},"@y":2,"First%%%Name":"z"}}"##
+        ),
         "<n:a xmlns=\"d\" xmlns:n=\"u\" x=\"1\" y=\"2\"><First___Name>z</First___Name></n:a>"
     );
 }
@@ -183,7 +211,9 @@ impl Random {
         match self.below(if depth == 0 { 2 } else { 5 }) {
             0 => Json::Null,
             1 => Json::String(self.text()),
-            2 if !in_array => Json::Array((0..2 + self.below(3)).map(|_| self.value(depth - 1, true)).collect()),
+            2 if !in_array => {
+                Json::Array((0..2 + self.below(3)).map(|_| self.value(depth - 1, true)).collect())
+            }
             _ => {
                 let mut members = Vec::new();
                 for i in 0..1 + self.below(3) {
@@ -232,19 +262,39 @@ fn requests_are_converted_or_refused() {
     for (head, body, want) in [
         ("Content-Type: text/xml", "<a>", "next\nbody <a>"),
         ("Content-Type: application/json", "", "next"),
-        ("Content-Type: application/json", "{", "400\nbody The body is no JSON that can be converted: line 1, column 2"),
+        (
+            "Content-Type: application/json",
+            "{",
+            "400\nbody The body is no JSON that can be converted: line 1, column 2",
+        ),
         ("Content-Type: application/json", "{\"a b\":1}", "400\nbody `/a b`: `a b` cannot be a name in XML"),
         ("Content-Type: application/json; charset=latin1", "{}", "415\nbody charset must be UTF-8"),
         ("Content-Type: application/json\nContent-Encoding: gzip", "{}", "415\nbody must not be compressed"),
-        ("Content-Type: text/plain", "x", "415\nbody must be JSON or XML\n< Accept: application/json, application/xml"),
+        (
+            "Content-Type: text/plain",
+            "x",
+            "415\nbody must be JSON or XML\n< Accept: application/json, application/xml",
+        ),
         ("X: y", "x", "415"),
     ] {
         check::<P>(config.clone(), &format!("POST /\n{head}\n\n{body}"), want);
     }
     let deep = "[".repeat(100);
-    check::<P>(config.clone(), &format!("POST /\nContent-Type: application/json\n\n{deep}"), "413\nbody line 1, column 65: nested deeper than 64");
-    check::<P>(json!({"service": "xml", "other_types": "pass"}), "POST /\nContent-Type: text/plain\n\nx", "next\nbody x");
-    check::<P>(json!({"service": "xml", "request": "pass"}), "POST /\nContent-Type: application/json\n\n{", "next\nbody {");
+    check::<P>(
+        config.clone(),
+        &format!("POST /\nContent-Type: application/json\n\n{deep}"),
+        "413\nbody line 1, column 65: nested deeper than 64",
+    );
+    check::<P>(
+        json!({"service": "xml", "other_types": "pass"}),
+        "POST /\nContent-Type: text/plain\n\nx",
+        "next\nbody x",
+    );
+    check::<P>(
+        json!({"service": "xml", "request": "pass"}),
+        "POST /\nContent-Type: application/json\n\n{",
+        "next\nbody {",
+    );
     check::<P>(
         json!({"service": "json"}),
         "POST /\nContent-Type: application/soap+xml\n\n<a><b>1</b></a>",
@@ -262,7 +312,8 @@ fn responses_follow_accept() {
     let xml = "200\nContent-Type: application/xml\nETag: \"1\"\nContent-Length: 16\nDigest: x\nAccept-Ranges: bytes\n\n<a><b>1</b></a>";
     let converted = "next\nresponse {\"a\":{\"b\":\"1\"}}\n< Content-Type: application/json\n< ETag: W/\"1-json\"\n\
         < Content-Length:\n< Digest:\n< Accept-Ranges:\n< Vary: Accept\n> Accept: application/xml\n> Accept-Encoding:\n> Range:";
-    let same = "next\nresponse <a><b>1</b></a>\n< Content-Type: application/xml\n< ETag: \"1\"\n< Vary: Accept";
+    let same =
+        "next\nresponse <a><b>1</b></a>\n< Content-Type: application/xml\n< ETag: \"1\"\n< Vary: Accept";
     for (request, want) in [
         ("GET /", same),
         ("GET /\nAccept: */*", same),
@@ -278,8 +329,18 @@ fn responses_follow_accept() {
     }
     let always = json!({"service": "xml", "response": "convert"});
     check_proxied::<P>(always.clone(), "GET /", xml, "next\nresponse {\"a\":{\"b\":\"1\"}}\n< Vary:");
-    check_proxied::<P>(json!({"service": "xml", "response": "pass"}), "GET /\nAccept: application/json", xml, "next\nresponse <a><b>1</b></a>\n< Vary:");
-    check_proxied::<P>(always.clone(), "GET /", "200\nContent-Type: text/plain\n\nx", "next\nresponse x\n< Content-Type: text/plain");
+    check_proxied::<P>(
+        json!({"service": "xml", "response": "pass"}),
+        "GET /\nAccept: application/json",
+        xml,
+        "next\nresponse <a><b>1</b></a>\n< Vary:",
+    );
+    check_proxied::<P>(
+        always.clone(),
+        "GET /",
+        "200\nContent-Type: text/plain\n\nx",
+        "next\nresponse x\n< Content-Type: text/plain",
+    );
     check_proxied::<P>(
         always.clone(),
         "GET /\nIf-None-Match: W/\"1-json\", \"2\"",

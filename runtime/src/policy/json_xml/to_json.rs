@@ -41,7 +41,8 @@ impl<'a> Writer<'a> {
         self.path.push(self.name(&element.name));
         let outside = self.scope.len();
         let mut members = self.attributes(element);
-        let blank = |n: &Node| matches!(n, Node::Text(t) if t.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n')));
+        let blank =
+            |n: &Node| matches!(n, Node::Text(t) if t.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n')));
         let has_elements = element.children.iter().any(|n| matches!(n, Node::Element(_)));
         let value = if !has_elements {
             // There is one text at most.
@@ -156,7 +157,10 @@ impl<'a> Writer<'a> {
 /// digits than a double holds exactly.
 fn is_plain_number(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    digits <= 15 && !text.contains(['e', 'E']) && number_length(text.as_bytes()) == Ok(text.len()) && text != "-0"
+    digits <= 15
+        && !text.contains(['e', 'E'])
+        && number_length(text.as_bytes()) == Ok(text.len())
+        && text != "-0"
 }
 
 /// The members of an object; a second value of a name makes an array.

@@ -134,7 +134,8 @@ impl Writer<'_> {
         let reserved = matches!(prefix, "xml" | "xmlns")
             || uri.starts_with("http://www.w3.org/XML/1998/namespace")
             || uri.starts_with("http://www.w3.org/2000/xmlns/");
-        let malformed = !prefix.is_empty() && (uri.is_empty() || !matches!(split_name(prefix), Some(("", _))));
+        let malformed =
+            !prefix.is_empty() && (uri.is_empty() || !matches!(split_name(prefix), Some(("", _))));
         if reserved || malformed {
             return Err(self.fault("this namespace cannot be declared"));
         }
@@ -240,7 +241,9 @@ impl Writer<'_> {
 
     /// A name as XML has it: what it cannot have is replaced, or refused.
     fn name(&self, name: &str) -> Result<String, Fault> {
-        let known = |prefix: &str| prefix.is_empty() || prefix == "xml" || self.prefixes.iter().any(|(p, _)| p == prefix);
+        let known = |prefix: &str| {
+            prefix.is_empty() || prefix == "xml" || self.prefixes.iter().any(|(p, _)| p == prefix)
+        };
         match split_name(name) {
             Some((prefix, _)) if known(prefix) => return Ok(name.to_owned()),
             Some((prefix, _)) if !self.c.replace_names => {
