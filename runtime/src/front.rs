@@ -54,11 +54,13 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
     let (mut model, mut diags) = (Model::default(), Diags::new());
     let mut gateway = None;
     for file in files {
-        let (tree, found) = yaml::parse(sources, file, &options.budget);
+        let yaml::Parsed { tree, diags: found, dropped } = yaml::parse(sources, file, &options.budget);
+        model.hidden.extend(dropped);
         let broken = diag::has_errors(&found);
         diags.extend(found);
         let Some(mut tree) = tree else {
             model.unreadable.extend(LISTS);
+            model.unparsed.push(file);
             if !broken {
                 let message = "expected an object: the file is empty";
                 diags.push(Diagnostic::new(&codes::WRONG_TYPE, Span::new(file, 0, 0), message));

@@ -1,18 +1,23 @@
 //! Keeps secrets out of excerpts: a finding may point at a line that holds a password.
 //!
-//! Two nets: the places that the typed config knows to be secret, and, for a file that could not be read far enough,
-//! words that name secrets.
+//! Two nets: the places that reading the config found to be secret or not known to be open, and, for a file that could
+//! not be read far enough, words that name secrets.
 
-use std::collections::HashMap;
+mod unreadable;
+
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use gw_runtime::diag::suggest;
 use gw_runtime::model::Model;
-use gw_runtime::model::schema::{Record, Val};
 use gw_runtime::source::{FileId, Sources, Span};
 
 /// Places whose text is never shown.
 #[derive(Default)]
-pub struct Secrets(HashMap<u32, Vec<Range<usize>>>);
+pub struct Secrets {
+    places: HashMap<FileId, Vec<Range<usize>>>,
+    unparsed: HashSet<FileId>,
+}
 
 /// A key that ends in one of these names a secret, whatever entity it belongs to.
 const WORDS: &[&str] = &[
@@ -29,38 +34,23 @@ const WORDS: &[&str] = &[
 ];
 
 impl Secrets {
-    /// Remembers the secret values of a config, and every private key in the files, readable as a config or not.
+    /// Remembers the secret places of a config, and every private key in the files, readable as a config or not.
     pub fn add(&mut self, sources: &Sources, model: &Model) {
         for (file, source) in sources.iter() {
-            self.0.entry(file.0).or_insert_with(|| pem_keys(&source.text));
+            self.places.entry(file).or_insert_with(|| pem_keys(&source.text));
         }
-        for c in &model.credentials {
-            self.add_record(&c.record, &|name| matches!(name, "secret" | "password" | "client_secret"));
-            if c.kind == gw_runtime::model::CredentialKind::KeyAuth {
-                self.add_record(&c.record, &|name| name == "key");
-            }
-        }
-        for p in &model.plugins {
-            let fields = gw_runtime::policy::registry::find(&p.name.value).map_or(&[][..], |d| d.fields);
-            self.add_record(&p.config, &|name| fields.iter().any(|f| f.secret && f.name == name));
-        }
-        // A key that is missing has the place of its certificate.
-        let keys = model.certificates.iter().flat_map(|c| std::iter::once(&c.key).chain(&c.key_alt));
-        keys.filter(|key| !key.is_empty()).for_each(|key| self.add_span(key.span));
+        model.hidden.iter().for_each(|span| self.add_span(*span));
+        self.unparsed.extend(&model.unparsed);
     }
 
-    fn add_record(&mut self, record: &Record, secret: &dyn Fn(&str) -> bool) {
-        for f in &record.fields {
-            match &f.value.value {
-                Val::Record(inner) => self.add_record(inner, &|name| secret(name) || is_word(name)),
-                _ if f.given && (secret(f.name) || is_word(f.name)) => self.add_span(f.value.span),
-                _ => {}
-            }
-        }
+    /// Whether a place holds anything that is not shown.
+    pub fn touch(&self, span: Span) -> bool {
+        let (start, end) = (span.start as usize, span.end as usize);
+        self.places.get(&span.file).is_some_and(|all| all.iter().any(|s| s.start < end && start < s.end))
     }
 
     fn add_span(&mut self, span: Span) {
-        self.0.entry(span.file.0).or_default().push(span.start as usize..span.end as usize);
+        self.places.entry(span.file).or_default().push(span.start as usize..span.end as usize);
     }
 
     /// The lines `range` of a file's text with every secret blotted out, as many bytes long as before.
@@ -84,13 +74,17 @@ impl Secrets {
                 }
             }
         };
-        for secret in self.0.get(&file.0).into_iter().flatten() {
+        let known = self.places.get(&file).into_iter().flatten();
+        for secret in known.filter(|s| s.start < range.end && range.start < s.end) {
             if text.get(secret.clone()).is_some() {
                 blot(secret.clone());
             }
         }
         for secret in named_secrets(text, range.clone()).into_iter().chain(user_info(text, range.clone())) {
             blot(secret);
+        }
+        if self.unparsed.contains(&file) {
+            unreadable::values(text, range.clone()).into_iter().for_each(blot);
         }
         // Whole characters were overwritten, or none: a span from either net lies on character boundaries.
         String::from_utf8(bytes).unwrap_or_else(|_| "(not shown)".to_owned())
@@ -109,24 +103,35 @@ fn is_reference(value: &str) -> bool {
     env || value.starts_with("{vault://")
 }
 
-/// Values behind `secret:`, `password:` and their like, in block, flow and JSON style.
+/// Bytes above an excerpt in which a secret that reaches into it may begin.
+const ABOVE: usize = 4096;
+
+/// Values behind `secret:`, `password:` and their like, also misspelt, in block, flow and JSON style.
 fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
+    let begin = (range.start.saturating_sub(ABOVE)..range.start)
+        .find(|&i| i == 0 || bytes[i - 1] == b'\n')
+        .unwrap_or(range.start);
     let mut out = Vec::new();
-    for colon in range.clone().filter(|&i| bytes[i] == b':') {
-        let before = text[range.start..colon].trim_end_matches(['"', '\'', ' ']);
+    for colon in (begin..range.end).filter(|&i| bytes[i] == b':') {
+        let line = text[..colon].rfind('\n').map_or(0, |i| i + 1);
+        let before = text[line..colon].trim_end_matches(['"', '\'', ' ']);
         let name_start =
             before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1);
         let name = before.get(name_start..).unwrap_or("");
-        let secret = is_word(name) || name == "key" && in_key_auth(&text[..colon]);
-        if !secret {
+        let rest = &text[colon + 1..range.end];
+        let value = rest.trim_start_matches(' ');
+        let start = colon + 1 + (rest.len() - value.len());
+        // A list under a name like `secrets` has entries with names of their own.
+        let slip = |nearly: bool| nearly && !value.starts_with(['[', '{', '\n', '\r']);
+        let is_key = || name == "key" || slip(suggest::nearest(name, ["key"]).is_some());
+        if !(is_word(name) || slip(is_nearly_word(name)) || is_key() && in_key_auth(&text[..colon])) {
             continue;
         }
-        let rest = &text[colon + 1..range.end];
-        let start = colon + 1 + (rest.len() - rest.trim_start_matches(' ').len());
-        let value = &text[start..range.end];
+        let column = before.find(|c: char| c != ' ' && c != '-').unwrap_or(0);
         let end = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => value[1..].find(quote).map_or(value.len(), |i| i + 2),
+            Some('|' | '>' | '\n' | '\r') => block_end(value, column),
             _ => value[..value.find(['\n', ',', '}', ']']).unwrap_or(value.len())].trim_end().len(),
         };
         // `${VAR}` ends in a brace of its own.
@@ -136,10 +141,29 @@ fn named_secrets(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     out
 }
 
+/// Where a value ends that begins on the next line: at the first line that is not further in than its key.
+fn block_end(value: &str, column: usize) -> usize {
+    let mut end = value.find('\n').map_or(value.len(), |i| i + 1);
+    for line in value[end..].split_inclusive('\n') {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        if indent <= column && !line.trim().is_empty() {
+            break;
+        }
+        end += line.len();
+    }
+    end
+}
+
+/// Whether a key is a slip of the pen for one that names a secret.
+fn is_nearly_word(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    (5..=20).contains(&name.len()) && WORDS.iter().any(|w| suggest::distance(&name, w) <= 2)
+}
+
 /// Whether the last list of credentials that was opened is one whose `key` is the secret.
 fn in_key_auth(before: &str) -> bool {
     let last = |list: &str| before.rfind(list);
-    last("keyauth_credentials") > last("jwt_secrets").max(last("certificates"))
+    last("keyauth").max(last("key_auth")) > last("jwt_secrets").max(last("certificates"))
 }
 
 /// User and password in URLs: `redis://:password@host`.
@@ -197,6 +221,11 @@ mod tests {
             ("jwt_secrets: [{key: ab}]", "jwt_secrets: [{key: ab}]"),
             ("- \"Authorization:Basic abc\"", "- \"Authorization:*********\""),
             ("url: redis://u:p@h:1/0", "url: redis://***@h:1/0"),
+            ("passwrd: pw", "passwrd: **"),
+            ("{secrett: pw}", "{secrett: **}"),
+            ("secret:\n  pw\nname: x", "secret:\n  **\nname: x"),
+            ("- secret: >-\n    pw\n  name: x", "- secret: **\n    **\n  name: x"),
+            ("keyauth_credentials: [{kee: ab}]", "keyauth_credentials: [{kee: **}]"),
             ("url: http://h/a@b", "url: http://h/a@b"),
         ] {
             assert_eq!(redact(text), want);

@@ -17,8 +17,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, c)| c)
 }
 
-/// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost one each.
-fn distance(a: &str, b: &str) -> usize {
+/// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost one each. More than three
+/// characters of difference in length are not counted.
+pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 3 {
         return usize::MAX;

@@ -297,7 +297,7 @@ mod tests {
             .with("JSON", r#"{"user":"u","n":1}"#);
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", text);
-        let (tree, mut diags) = yaml::parse(&sources, file, &Budget::default());
+        let yaml::Parsed { tree, mut diags, .. } = yaml::parse(&sources, file, &Budget::default());
         let mut tree = tree.unwrap_or_else(|| panic!("{text}: {diags:?}"));
         let mut masked = HashMap::new();
         run(&mut tree, &sources, &env, &mut masked, &mut diags);

@@ -9,7 +9,7 @@ use super::{CredentialKind, Model, Ref, gateway_read};
 use crate::diag::{Applicability, Diagnostic, Diags, Severity, codes, suggest};
 use crate::front::LoadOptions;
 use crate::source::{Sources, Span, Spanned};
-use crate::yaml::{Core, Node, Value};
+use crate::yaml::{Core, Entry, Node, Value};
 
 /// What one file is lowered with.
 pub struct Lower<'s, 'd, 'm> {
@@ -114,6 +114,11 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         };
         self.format(root);
         self.plugin_configs = root.get("_plugin_configs").map(Node::to_owned_tree);
+        self.entries(entries);
+        self.model.hidden.append(&mut self.reader.hidden);
+    }
+
+    fn entries(&mut self, entries: &[Entry<'_>]) {
         for entry in entries {
             let (key, node) = (entry.key.as_ref(), &entry.value);
             match key {
@@ -122,6 +127,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                 key if META.contains(&key) => {}
                 key if LISTS.contains(&key) => self.list(key, node, Parent::None, entry.key_span),
                 key => {
+                    self.reader.hide(node);
                     let mut diagnostic = Diagnostic::new(
                         &codes::UNKNOWN_FIELD,
                         entry.key_span,
@@ -196,6 +202,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             }
             _ if node.is_null() => return,
             _ => {
+                self.reader.hide(node);
                 let mut diagnostic =
                     Diagnostic::new(&codes::WRONG_TYPE, node.head(), format!("`{key}`: expected an array"))
                         .label(format!("this is {}", node.kind()));
@@ -209,6 +216,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         };
         if let Some(why) = other::unusable(key) {
             if !items.is_empty() {
+                self.reader.hide(node);
                 let diagnostic = Diagnostic::new(
                     &codes::UNSUPPORTED_ENTITY,
                     key_span,

@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 
 use schema::{Record, Val};
 
-use crate::source::{Span, Spanned};
+use crate::source::{FileId, Span, Spanned};
 
 /// A whole config, after nesting was flattened: children carry the reference to their parent.
 #[derive(Debug, Default)]
@@ -42,6 +42,11 @@ pub struct Model {
     pub tests: Option<Spanned<Val>>,
     /// Where values of the environment stand, and what to show instead of them (`${NAME}`).
     pub masked: HashMap<Span, String>,
+    /// Places of secrets, and of whatever may be one: values of unknown fields where secrets are expected. What is
+    /// written there is never shown.
+    pub hidden: Vec<Span>,
+    /// Files that could not be parsed, so that nothing in them is known to be secret or open.
+    pub unparsed: Vec<FileId>,
     /// Lists of which something could not be read, which was reported: a reference into them that finds nothing may
     /// be no mistake.
     pub unreadable: HashSet<&'static str>,

@@ -9,8 +9,8 @@ use crate::diag::{Applicability, Diagnostic, Diags, codes, suggest};
 use crate::source::{Sources, Span, Spanned};
 use crate::yaml::{Core, Entry, Node, Scalar, Value};
 
-use super::rules;
 use super::schema::{Field, Kind, Record, RecordField, Rule, Val};
+use super::{CredentialKind, rules};
 
 /// Keys that every entity may have and that mean nothing.
 const IGNORED: &[&str] = &["_comment", "_ignore"];
@@ -23,6 +23,8 @@ pub struct Reader<'s, 'd> {
     path: Vec<Step>,
     /// A field on the way is secret, so nothing below it may be shown.
     secret: bool,
+    /// Places whose text must not be shown, because it is a secret or nothing says that it is none.
+    pub hidden: Vec<Span>,
 }
 
 enum Step {
@@ -43,7 +45,12 @@ pub struct Entity<'n, 'a> {
 impl<'s, 'd> Reader<'s, 'd> {
     /// A reader of nodes of `sources`.
     pub fn new(sources: &'s Sources, diags: &'d mut Diags) -> Self {
-        Self { sources, diags, path: Vec::new(), secret: false }
+        Self { sources, diags, path: Vec::new(), secret: false, hidden: Vec::new() }
+    }
+
+    /// Keeps what is written at a node out of all output.
+    pub fn hide(&mut self, node: &Node<'_>) {
+        node.leaves(&mut self.hidden);
     }
 
     /// Reads a record. `what` names it in findings: "a route".
@@ -105,6 +112,9 @@ impl<'s, 'd> Reader<'s, 'd> {
             Value::Sequence(items) if items.is_empty() => {}
             Value::Broken => return Entity { record, children, misspelt },
             _ => {
+                if has_secret(fields) {
+                    self.hide(node);
+                }
                 self.wrong_type(node, "a record");
                 return Entity { record, children, misspelt };
             }
@@ -130,6 +140,9 @@ impl<'s, 'd> Reader<'s, 'd> {
         }
         let outer = self.secret;
         self.secret |= field.secret;
+        if field.secret {
+            self.hide(&entry.value);
+        }
         self.path.push(Step::Field(field.name));
         if let Some(value) = self.value(&entry.value, &field.kind) {
             record.fields.push(RecordField { name: field.name, key: entry.key_span, value, given: true });
@@ -186,12 +199,21 @@ impl<'s, 'd> Reader<'s, 'd> {
         let names = || fields.iter().map(|f| f.name).chain(nested.iter().copied());
         let at =
             if self.path.is_empty() { what.to_owned() } else { format!("`{}` of {what}", self.location()) };
-        let mut diagnostic = Diagnostic::new(
-            &codes::UNKNOWN_FIELD,
-            entry.key_span,
-            format!("unknown field `{}` in {at}", entry.key),
-        );
         let near = suggest::nearest(&entry.key, names());
+        let guarded = has_secret(fields) || nested.iter().any(|n| CredentialKind::of(n).is_some());
+        let mut message = format!("unknown field `{}` in {at}", entry.key);
+        if guarded {
+            self.hide(&entry.value);
+            // `{ key:VALUE }` and `{ VALUE }` are mappings to YAML, and the secret is a name.
+            if near.is_none() && entry.value.is_null() {
+                self.hidden.push(entry.key_span);
+                message = format!("unknown field in {at}, whose name may be a secret and is not shown");
+            }
+        } else if !is_flat(&entry.value) {
+            // What an unknown record holds, nobody knows: credentials of a consumer under a wrong name, for instance.
+            self.hide(&entry.value);
+        }
+        let mut diagnostic = Diagnostic::new(&codes::UNKNOWN_FIELD, entry.key_span, message);
         if let Some(near) = near {
             diagnostic = diagnostic
                 .label(format!("did you mean `{near}`?"))
@@ -204,6 +226,9 @@ impl<'s, 'd> Reader<'s, 'd> {
             diagnostic = diagnostic.note("there are no fields here");
         } else if diagnostic.fix.is_none() {
             diagnostic = diagnostic.note(format!("the fields are {}", all.join(", ")));
+        }
+        if near.is_none() && entry.value.is_null() && entry.key.contains(':') {
+            diagnostic = diagnostic.help("write a space after the colon");
         }
         self.diags.push(diagnostic);
         near
@@ -219,9 +244,14 @@ impl<'s, 'd> Reader<'s, 'd> {
         };
         let mut diagnostic = Diagnostic::new(&codes::WRONG_TYPE, node.head(), message)
             .label(format!("this is {}", node.kind()));
+        // A fix would repeat what is written.
+        let open = |s: &Scalar<'_>| !s.masked && !self.secret;
         let source = self.sources.text(node.span);
         match (&node.value, expected) {
-            (Value::Scalar(s), "a string") if !s.masked && node.span.end > node.span.start => {
+            (Value::Scalar(_), "a string") if self.secret => {
+                diagnostic = diagnostic.help("put it in quotes");
+            }
+            (Value::Scalar(s), "a string") if open(s) && node.span.end > node.span.start => {
                 diagnostic = diagnostic.help("put it in quotes").fix(
                     node.span,
                     format!("\"{source}\""),
@@ -236,7 +266,9 @@ impl<'s, 'd> Reader<'s, 'd> {
                 diagnostic =
                     diagnostic.help("a vault reference must be quoted, else it is a mapping to YAML");
             }
-            (Value::Scalar(_), "an array" | "a set") if !source.is_empty() && !source.contains('\n') => {
+            (Value::Scalar(s), "an array" | "a set")
+                if open(s) && !source.is_empty() && !source.contains('\n') =>
+            {
                 diagnostic = diagnostic.help("write a list, also of one").fix(
                     node.span,
                     format!("[{source}]"),
@@ -261,7 +293,7 @@ impl<'s, 'd> Reader<'s, 'd> {
                 );
             }
             (Value::Scalar(s), "an integer" | "a number")
-                if !s.plain && matches!(Core::of(&s.text), Core::Int(_) | Core::Float(_)) && !s.masked =>
+                if !s.plain && matches!(Core::of(&s.text), Core::Int(_) | Core::Float(_)) && open(s) =>
             {
                 diagnostic = diagnostic.help("write the number without quotes").fix(
                     node.span,
@@ -294,11 +326,30 @@ impl<'s, 'd> Reader<'s, 'd> {
                     if !out.is_empty() {
                         out.push('.');
                     }
-                    out.push_str(key);
+                    out.push_str(if self.secret { "***" } else { key });
                 }
             }
         }
         out
+    }
+}
+
+/// A scalar, or a list of scalars.
+fn is_flat(node: &Node<'_>) -> bool {
+    let scalar = |n: &Node<'_>| matches!(n.value, Value::Scalar(_));
+    scalar(node) || matches!(&node.value, Value::Sequence(items) if items.iter().all(scalar))
+}
+
+/// Whether any of the fields is secret, at whatever depth.
+fn has_secret(fields: &[Field]) -> bool {
+    fields.iter().any(|f| f.secret || kind_has_secret(&f.kind))
+}
+
+fn kind_has_secret(kind: &Kind) -> bool {
+    match kind {
+        Kind::Record(fields) => has_secret(fields),
+        Kind::List(inner) | Kind::Set(inner) | Kind::Map(inner) => kind_has_secret(inner),
+        _ => false,
     }
 }
 

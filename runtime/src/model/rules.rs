@@ -44,8 +44,9 @@ pub fn check(rule: Rule, text: &str, shown: &str) -> Result<(), Broken> {
         Rule::NameValue => match text.split_once(':') {
             Some((name, _)) if !name.is_empty() => Ok(()),
             Some(_) => Err(broken(format!("value '{shown}' has no name before its colon"))),
+            // `Authorization Bearer ...` without its colon: the value is nobody's to see.
             None => Err(Broken {
-                message: format!("key '{shown}' has no value"),
+                message: format!("key '{}' has no value", shown.split([' ', '=']).next().unwrap_or_default()),
                 help: Some("write `name:value`".to_owned()),
                 better: None,
             }),

@@ -10,7 +10,7 @@ mod syntax;
 
 pub use core_schema::Core;
 pub use node::{Entry, Node, Scalar, Value};
-pub use parse::parse;
+pub use parse::{Parsed, parse};
 
 /// How much of a text is read before giving up: a config is written by people, but may come from anywhere.
 #[derive(Clone, Debug)]

@@ -41,6 +41,20 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Node<'a> {
+    /// The places of everything written here: scalars, and keys.
+    pub fn leaves(&self, out: &mut Vec<Span>) {
+        match &self.value {
+            Value::Sequence(items) => items.iter().for_each(|n| n.leaves(out)),
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    out.push(entry.key_span);
+                    entry.value.leaves(out);
+                }
+            }
+            Value::Scalar(_) | Value::Broken => out.push(self.span),
+        }
+    }
+
     /// A node about which an error was reported.
     pub fn broken(span: Span) -> Self {
         Self { span, value: Value::Broken }

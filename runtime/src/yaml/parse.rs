@@ -11,11 +11,19 @@ use crate::source::{FileId, Sources, Span};
 
 /// Parses a file. After a syntax error there is no tree, because what can be read of a broken text is not what was
 /// meant; every other finding leaves a tree.
-pub fn parse<'a>(sources: &'a Sources, file: FileId, budget: &Budget) -> (Option<Node<'a>>, Diags) {
+pub fn parse<'a>(sources: &'a Sources, file: FileId, budget: &Budget) -> Parsed<'a> {
     let text = sources.file(file).text.as_str();
     let mut builder = Builder::new(file, text, budget);
     let tree = builder.run();
-    (tree, builder.diags)
+    Parsed { tree, diags: builder.diags, dropped: builder.dropped }
+}
+
+/// What became of a file.
+pub struct Parsed<'a> {
+    pub tree: Option<Node<'a>>,
+    pub diags: Diags,
+    /// What stands in the file and not in the tree (second values of a key, tags, broken aliases), which was reported: nothing knows what they are.
+    pub dropped: Vec<Span>,
 }
 
 struct Builder<'a, 'b> {
@@ -23,6 +31,7 @@ struct Builder<'a, 'b> {
     text: &'a str,
     budget: &'b Budget,
     diags: Diags,
+    dropped: Vec<Span>,
     stack: Vec<Frame<'a>>,
     root: Option<Node<'a>>,
     nodes: usize,
@@ -70,6 +79,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             text,
             budget,
             diags: Diags::new(),
+            dropped: Vec::new(),
             stack: Vec::new(),
             root: None,
             nodes: 0,
@@ -162,15 +172,19 @@ impl<'a, 'b> Builder<'a, 'b> {
             Event::UnresolvedAlias(name) => {
                 self.count(&range)?;
                 let span = self.span(range.start, range.end);
-                let mut diagnostic = Diagnostic::new(
-                    &codes::SYNTAX,
-                    span,
-                    format!("no anchor `&{name}` stands above this alias"),
-                );
-                if let Some(near) = suggest::nearest(&name, self.names.iter().map(String::as_str)) {
-                    diagnostic = diagnostic.help(format!("did you mean `*{near}`?"));
-                }
-                self.diags.push(diagnostic);
+                self.dropped.push(span);
+                // Named only if it is a slip of the pen: `password: *Xy7` has its password here.
+                let (message, help) = match suggest::nearest(&name, self.names.iter().map(String::as_str)) {
+                    Some(near) => (
+                        format!("no anchor `&{name}` stands above this alias"),
+                        format!("did you mean `*{near}`?"),
+                    ),
+                    None => (
+                        "the anchor of this alias does not stand above it".to_owned(),
+                        "quote the value if it begins with `*`".to_owned(),
+                    ),
+                };
+                self.diags.push(Diagnostic::new(&codes::SYNTAX, span, message).help(help));
                 self.add(Node::broken(span));
             }
             _ => {}
@@ -194,9 +208,10 @@ impl<'a, 'b> Builder<'a, 'b> {
         let is_text = suffix.is_some_and(|s| text.contains(&s)) || tag.original() == "!";
         if !is_text {
             let span = span.map_or_else(|| self.span(0, 0), |r| self.span(r.start, r.end));
-            let message = format!("the tag `{}` means nothing in a config", tag.original());
+            self.dropped.push(span);
+            // Not named: `password: !Xy7` has its password here.
             self.diags.push(
-                Diagnostic::new(&codes::SYNTAX, span, message)
+                Diagnostic::new(&codes::SYNTAX, span, "a tag means nothing in a config")
                     .help("remove the tag, or quote the value if it begins with `!`"),
             );
         }
@@ -277,10 +292,18 @@ impl<'a, 'b> Builder<'a, 'b> {
         match &mut frame.open {
             Open::Sequence(items) => items.push(node),
             Open::Mapping { entries, merges, key, broken } => match std::mem::replace(key, Key::Awaited) {
-                Key::Awaited => *key = key_of(node, &mut self.diags),
+                Key::Awaited => {
+                    if matches!(node.value, Value::Sequence(_)) {
+                        node.leaves(&mut self.dropped);
+                    }
+                    *key = key_of(node, &mut self.diags);
+                }
                 Key::Text(text, span) => entries.push(Entry { key: text, key_span: span, value: node }),
                 Key::Merge(span) => merges.push((span, node)),
-                Key::Broken => *broken = true,
+                Key::Broken => {
+                    node.leaves(&mut self.dropped);
+                    *broken = true;
+                }
             },
         }
     }
@@ -335,16 +358,19 @@ impl<'a, 'b> Builder<'a, 'b> {
                     first.insert(entry.key.clone(), entry.key_span);
                     kept.push(entry);
                 }
-                Some(&before) => self.diags.push(
-                    Diagnostic::new(
-                        &codes::DUPLICATE_KEY,
-                        entry.key_span,
-                        format!("the key `{}` stands twice in one mapping", entry.key),
-                    )
-                    .label("again here")
-                    .also(before, "first here")
-                    .help("keep one of the two; if both lists are meant, make one list of them"),
-                ),
+                Some(&before) => {
+                    entry.value.leaves(&mut self.dropped);
+                    self.diags.push(
+                        Diagnostic::new(
+                            &codes::DUPLICATE_KEY,
+                            entry.key_span,
+                            format!("the key `{}` stands twice in one mapping", entry.key),
+                        )
+                        .label("again here")
+                        .also(before, "first here")
+                        .help("keep one of the two; if both lists are meant, make one list of them"),
+                    );
+                }
             }
         }
         kept

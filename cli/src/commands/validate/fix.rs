@@ -7,6 +7,7 @@ use gw_runtime::diag::{Applicability, Diagnostic, Fix};
 use gw_runtime::source::Sources;
 
 use crate::exit::{Code, WithCode};
+use crate::render::Secrets;
 
 /// A text after its safe fixes.
 #[derive(Debug, Default)]
@@ -17,7 +18,7 @@ pub struct Patch {
 }
 
 /// Applies the safe fixes of `diags` to the text that they are about. Of two that overlap the first is applied.
-pub fn patch(sources: &Sources, text: &str, diags: &[Diagnostic]) -> Patch {
+pub fn patch(sources: &Sources, secrets: &Secrets, text: &str, diags: &[Diagnostic]) -> Patch {
     let mut fixes: Vec<(&Diagnostic, &Fix)> = diags
         .iter()
         .filter_map(|d| Some((d, d.fix.as_ref()?)))
@@ -33,16 +34,12 @@ pub fn patch(sources: &Sources, text: &str, diags: &[Diagnostic]) -> Patch {
         let place = file.line_col(start);
         out.text.push_str(between);
         out.text.push_str(&fix.replacement);
-        out.changes.push(format!(
-            "{}:{}:{}: `{}` is now `{}` ({} {})",
-            file.name,
-            place.line,
-            place.col,
-            old.trim(),
-            fix.replacement.trim(),
-            d.code.id,
-            d.code.name
-        ));
+        let what = match secrets.touch(fix.span) {
+            true => "a secret value is mended".to_owned(),
+            false => format!("`{}` is now `{}`", old.trim(), fix.replacement.trim()),
+        };
+        let (line, col) = (place.line, place.col);
+        out.changes.push(format!("{}:{line}:{col}: {what} ({} {})", file.name, d.code.id, d.code.name));
         done = end;
     }
     out.text.push_str(&text[done..]);
@@ -105,7 +102,7 @@ mod tests {
             fix(0, 4, "overlapping", Applicability::Safe),
             fix(3, 4, "unsafe", Applicability::Unsafe),
         ];
-        let patch = patch(&sources, text, &diags);
+        let patch = patch(&sources, &Secrets::default(), text, &diags);
         assert_eq!(patch.text, "eh: 1\nbee: 2\n");
         assert_eq!(patch.changes[1], "t.yaml:2:1: `b` is now `bee` (GW1002 unknown-field)");
         assert_eq!(patch.changes.len(), 2);

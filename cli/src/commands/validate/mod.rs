@@ -118,7 +118,7 @@ impl Run {
         let mut fixable = usize::MAX;
         loop {
             let (diags, contents) = self.validate(&input);
-            let patch = fix::patch(&self.sources, &input.text, &diags);
+            let patch = fix::patch(&self.sources, &self.secrets, &input.text, &diags);
             if patch.changes.is_empty() || patch.changes.len() >= fixable {
                 return Ok((diags, contents));
             }

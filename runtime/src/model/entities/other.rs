@@ -45,7 +45,7 @@ pub const KEY: &[Field] = entity_fields![
 /// `parameters`, which Kong keeps for itself.
 pub const PARAMETER: &[Field] = entity_fields![
     Field::new("key", TEXT, "The parameter's name.").required(),
-    Field::new("value", TEXT, "The parameter's value.").required(),
+    Field::new("value", TEXT, "The parameter's value.").required().secret(),
 ];
 
 /// Why gw refuses a list, if it does.
@@ -80,6 +80,7 @@ fn vault(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
     if let (Some(name), Some(at)) = (name, node.get("name"))
         && name != "env"
     {
+        node.get("config").into_iter().for_each(|config| cx.reader.hide(config));
         let message = format!("gw reads no `{name}` vault");
         let diagnostic = Diagnostic::new(&codes::UNSUPPORTED_ENTITY, at.span, message);
         cx.unsupported(diagnostic.help("put the values into environment variables and write `${NAME}`"));

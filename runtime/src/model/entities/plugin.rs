@@ -49,9 +49,11 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
     let route = cx.reference(record, "route", parent.route());
     let consumer = cx.reference(record, "consumer", parent.consumer());
     let consumer_group = cx.reference(record, "consumer_group", parent.consumer_group());
-    let Some(name) = record.spanned_str("name") else { return };
-    let Some(policy) = registry::find(&name) else {
-        not_here(cx, &name);
+    let name = record.spanned_str("name");
+    let Some((name, policy)) = name.as_ref().and_then(|n| Some((n.clone(), registry::find(n)?))) else {
+        // Without a table nothing says which fields are secret.
+        read.children.iter().for_each(|(_, config)| cx.reader.hide(config));
+        name.into_iter().for_each(|name| not_here(cx, &name));
         return;
     };
     let shared = record.spanned_str("_config");

@@ -28,7 +28,7 @@ const TABLE: &[Field] = &[
 fn outcome(text: &str) -> (String, Vec<String>) {
     let mut sources = Sources::default();
     let file = sources.add("t.yaml", text);
-    let (tree, mut diags) = yaml::parse(&sources, file, &Budget::default());
+    let yaml::Parsed { tree, mut diags, .. } = yaml::parse(&sources, file, &Budget::default());
     let tree = tree.unwrap_or_else(|| panic!("{text}: {diags:?}"));
     let record = Reader::new(&sources, &mut diags).record(&tree, TABLE, "a thing");
     let shown =
@@ -137,7 +137,7 @@ fn defaults_are_filled_in_and_null_takes_them_away() {
     let read = |text: &str| {
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", text);
-        let (tree, mut diags) = yaml::parse(&sources, file, &Budget::default());
+        let yaml::Parsed { tree, mut diags, .. } = yaml::parse(&sources, file, &Budget::default());
         let tree = tree.unwrap_or_else(|| panic!("{text}: {diags:?}"));
         let record = Reader::new(&sources, &mut diags).record(&tree, TABLE, "a thing");
         assert!(diags.is_empty(), "{diags:?}");

@@ -29,9 +29,16 @@ impl Reader<'_, '_> {
             Kind::Map(inner) => Val::Map(self.map(node, inner)?),
             Kind::Record(fields) => match &node.value {
                 Value::Broken => return None,
-                Value::Scalar(_) => return self.wrong(node, "a record"),
-                Value::Sequence(items) if !items.is_empty() => return self.wrong(node, "a record"),
-                _ => Val::Record(self.record(node, fields, "this record")),
+                Value::Mapping(_) => Val::Record(self.record(node, fields, "this record")),
+                Value::Sequence(items) if items.is_empty() => {
+                    Val::Record(self.record(node, fields, "this record"))
+                }
+                Value::Scalar(_) | Value::Sequence(_) => {
+                    if has_secret(fields) {
+                        self.hide(node);
+                    }
+                    return self.wrong(node, "a record");
+                }
             },
             Kind::Any => self.any(node)?,
         };
@@ -84,11 +91,19 @@ impl Reader<'_, '_> {
     /// A text for messages.
     fn shown(&self, scalar: &Scalar<'_>) -> String {
         if scalar.masked {
-            "the value from the environment".to_owned()
-        } else if self.secret {
-            "(secret)".to_owned()
-        } else {
-            scalar.text.clone().into_owned()
+            return "the value from the environment".to_owned();
+        }
+        if self.secret {
+            return "(secret)".to_owned();
+        }
+        // A URL may carry a password: `http://user:password@host`.
+        match scalar
+            .text
+            .split_once("://")
+            .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
+        {
+            Some((scheme, rest)) => format!("{scheme}://***@{rest}"),
+            None => scalar.text.clone().into_owned(),
         }
     }
 
