@@ -15,6 +15,7 @@ pub mod env;
 pub mod exchange;
 pub mod front;
 pub mod http1;
+pub mod json;
 pub mod limit;
 pub mod lint;
 pub mod message;

@@ -1,6 +1,7 @@
 //! Helpers for end-to-end tests of the real binary.
 
 pub mod binary;
+pub mod canned;
 pub mod counting_upstream;
 pub mod dev;
 pub mod folder;

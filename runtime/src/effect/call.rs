@@ -1,13 +1,15 @@
 //! Calls: requests of the gateway's own, over the worker's connections, by the rules of a client's request.
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::http1::{Framing, scan};
 use crate::message::{FieldName, names};
 use crate::policy::BodyError;
-use crate::policy::call::{Call, CallError, CallResponse, CallTo};
+use crate::policy::call::{Call, CallError, CallResponse, CallTo, Series};
 use crate::snapshot::Scheme;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::target::{NoTarget, To};
@@ -26,6 +28,18 @@ pub async fn perform(w: &Worker, x: &Exchange, calls: Vec<Call>) -> Vec<Result<C
         return vec![one(w, x, call).await];
     }
     join_all(calls.into_iter().map(|call| Box::pin(one(w, x, call)))).await
+}
+
+/// Sends what a series says, as it says it. Dropping the future ends every call.
+pub async fn series(w: &Worker, x: &Exchange, series: &mut dyn Series) {
+    let mut under_way = FuturesUnordered::new();
+    while let Some(calls) = series.next() {
+        for (number, call) in calls {
+            under_way.push(Box::pin(async move { (number, one(w, x, call).await) }));
+        }
+        let Some((number, result)) = under_way.next().await else { return };
+        series.answered(number, result);
+    }
 }
 
 async fn one(w: &Worker, parent: &Exchange, call: Call) -> Result<CallResponse, CallError> {

@@ -25,6 +25,7 @@ impl Effects {
             // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
             Effect::Call(_) => Answer::Call(Vec::new()),
+            Effect::Series(series) => Answer::Series(series),
         }
     }
 }

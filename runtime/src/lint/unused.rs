@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Facts;
 use super::facts::AUTHENTICATORS;
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::Ref;
 
 pub const CONSUMER_DOC: &str = "\
 ## What it does
@@ -61,7 +62,7 @@ pub const SERVICE_DOC: &str = "\
 Finds services that no route leads to.
 
 ## Why
-Requests reach a service only through a route.
+Requests reach a service only through a route, or as a part of an `aggregate`.
 
 ## Example
 ```yaml
@@ -142,8 +143,10 @@ pub fn upstreams(facts: &Facts<'_>, diags: &mut Diags) {
 
 /// Reports services without routes.
 pub fn services(facts: &Facts<'_>, diags: &mut Diags) {
-    let used: HashSet<usize> =
+    let mut used: HashSet<usize> =
         facts.model.routes.iter().filter_map(|r| facts.service(r.service.as_ref()?)).collect();
+    let parts = facts.plugins("aggregate").flat_map(|p| p.config.records("parts"));
+    used.extend(parts.filter_map(|part| facts.service(&Ref::Name(part.spanned_str("service")?))));
     for (i, s) in facts.model.services.iter().enumerate() {
         if s.enabled && !used.contains(&i) {
             let (span, name) = match &s.name {

@@ -1,5 +1,6 @@
 //! Requests that a policy makes of its own: what to ask, and what came of it. Performed by [`crate::effect::call`].
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,17 @@ pub struct Call {
     pub timeout: Duration,
     /// The longest body that is taken, in bytes.
     pub max_body: usize,
+}
+
+/// Calls of which later ones depend on what earlier ones were answered.
+pub trait Series: std::fmt::Debug + Any {
+    /// The calls to send now, each with a number of its own. Asked at the beginning and after every answer. `None` ends
+    /// the series and the calls that are under way; so does nothing to send while none is. How many there may be is the
+    /// policy's to bound.
+    fn next(&mut self) -> Option<Vec<(usize, Call)>>;
+
+    /// Takes what came of a call.
+    fn answered(&mut self, number: usize, result: Result<CallResponse, CallError>);
 }
 
 /// Whom to ask.

@@ -5,6 +5,7 @@
 //! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
 
 pub mod acl;
+pub mod aggregate;
 pub mod basic_auth;
 pub mod bot_detection;
 pub mod call;
@@ -96,6 +97,8 @@ pub enum Effect {
     Limit(Box<limit::Request>),
     /// Send these requests, all at the same time. How many there may be is the policy's to bound.
     Call(Vec<call::Call>),
+    /// Send requests one after the other or at the same time, as this says.
+    Series(Box<dyn call::Series>),
 }
 
 /// What came of an [`Effect`].
@@ -107,6 +110,8 @@ pub enum Answer {
     Limit(Result<limit::Outcome, limit::StoreError>),
     /// What came of each call, in the order in which they were given.
     Call(Vec<Result<call::CallResponse, call::CallError>>),
+    /// The series, which knows what came of it.
+    Series(Box<dyn call::Series>),
 }
 
 /// Why a body could not be read.

@@ -1,7 +1,7 @@
 //! `proxy-cache`: answers of upstreams, kept in memory and given again.
 
-mod control;
-mod store;
+pub mod control;
+pub mod store;
 
 use std::sync::Arc;
 

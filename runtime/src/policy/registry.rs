@@ -88,6 +88,7 @@ macro_rules! policies {
 
 policies! {
     Acl(acl::Acl);
+    Aggregate(aggregate::Aggregate);
     BasicAuth(basic_auth::BasicAuth);
     BotDetection(bot_detection::BotDetection);
     CorrelationId(correlation_id::CorrelationId);

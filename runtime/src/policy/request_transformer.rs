@@ -308,7 +308,7 @@ struct View<'a> {
 }
 
 impl Lookup for View<'_> {
-    fn header(&self, name: &str) -> Value {
+    fn header(&self, name: &str) -> Value<'_> {
         let request = &self.x.request;
         let (fields, host) = self.seen.headers.get_or_init(|| (request.fields.clone(), request.host.clone()));
         if name.eq_ignore_ascii_case("host") {
@@ -323,7 +323,7 @@ impl Lookup for View<'_> {
         list(if found.is_empty() && name.contains('_') { values(&name.replace('_', "-")) } else { found })
     }
 
-    fn query(&self, name: &str) -> Value {
+    fn query(&self, name: &str) -> Value<'_> {
         let query = || Args::parse(self.x.request.query.as_deref().unwrap_or(""));
         match self.seen.query.get_or_init(query).values(name) {
             [None] => Value::Bool(true),
@@ -331,13 +331,13 @@ impl Lookup for View<'_> {
         }
     }
 
-    fn capture(&self, name: &str) -> Value {
+    fn capture(&self, name: &str) -> Value<'_> {
         let found = self.x.captures.iter().find(|(n, _)| n == name);
         found.map_or(Value::Nil, |(_, text)| Value::Str(text.clone()))
     }
 }
 
-fn list(mut values: Vec<String>) -> Value {
+fn list(mut values: Vec<String>) -> Value<'static> {
     match values.len() {
         0 => Value::Nil,
         1 => Value::Str(values.remove(0)),

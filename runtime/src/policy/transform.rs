@@ -5,7 +5,7 @@ use crate::diag::{Diagnostic, codes};
 use crate::message::FieldName;
 use crate::model::schema::Record;
 use crate::source::{Span, Spanned};
-use crate::template::Template;
+use crate::template::{Root, Template};
 
 /// The stages, in order.
 pub const STAGES: [&str; 5] = ["remove", "rename", "replace", "add", "append"];
@@ -114,17 +114,23 @@ pub fn headers(pairs: Vec<Pair>, cx: &mut Cx<'_>) -> Option<Vec<(FieldName, Pair
 
 /// Parses a template that stands `at` bytes into a text of `length` bytes at `span`, and reports what is wrong with it.
 pub fn template(text: &str, span: Span, at: usize, length: usize, cx: &mut Cx<'_>) -> Option<Template> {
-    let (template, findings) = Template::parse(text);
+    template_with(text, &[], span, at, length, cx)
+}
+
+/// The same for a template that sees further tables.
+pub fn template_with(
+    text: &str,
+    further: &[Root],
+    span: Span,
+    at: usize,
+    length: usize,
+    cx: &mut Cx<'_>,
+) -> Option<Template> {
+    let (template, findings) = Template::parse_with(text, further);
     let fatal = findings.iter().any(|f| f.fatal);
     for finding in findings {
         let code = if finding.fatal { &codes::TEMPLATE } else { &codes::TEMPLATE_FAILS };
-        let place = match within(span, length) {
-            Some(start) => {
-                let (from, to) = (start + at + finding.range.start, start + at + finding.range.end);
-                Span::new(span.file, from, to.max(from + 1))
-            }
-            None => span,
-        };
+        let place = place(span, at, length, &finding.range);
         let mut diagnostic = Diagnostic::new(code, place, finding.message);
         if let Some(help) = finding.help {
             diagnostic = diagnostic.help(help);
@@ -132,6 +138,17 @@ pub fn template(text: &str, span: Span, at: usize, length: usize, cx: &mut Cx<'_
         cx.diags.push(diagnostic);
     }
     (!fatal).then_some(template)
+}
+
+/// Where bytes of a template stand in the file, for a template `at` bytes into a text of `length` bytes.
+pub fn place(span: Span, at: usize, length: usize, range: &std::ops::Range<usize>) -> Span {
+    match within(span, length) {
+        Some(start) => {
+            let (from, to) = (start + at + range.start, start + at + range.end);
+            Span::new(span.file, from, to.max(from + 1))
+        }
+        None => span,
+    }
 }
 
 /// The template of a pair's value.

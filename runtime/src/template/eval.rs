@@ -2,20 +2,29 @@
 
 use super::lex::to_number;
 use super::parse::{Binary, Expr, Function, Root, Unary};
+use crate::json::Json;
 
 /// A request as templates see it.
 pub trait Lookup {
     /// A header by name in any case.
-    fn header(&self, name: &str) -> Value;
+    fn header(&self, name: &str) -> Value<'_>;
     /// A query argument; [`Value::Bool`] for a bare name.
-    fn query(&self, name: &str) -> Value;
+    fn query(&self, name: &str) -> Value<'_>;
     /// A group of the route's path by number or name.
-    fn capture(&self, name: &str) -> Value;
+    fn capture(&self, name: &str) -> Value<'_>;
+    /// The document behind `claims`, `item` or `body`, where there is one.
+    fn document(&self, _root: Root) -> Option<&Json> {
+        None
+    }
+    /// What a part of an aggregate answered.
+    fn part(&self, _name: &str) -> Option<&Json> {
+        None
+    }
 }
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum Value<'a> {
     Nil,
     Bool(bool),
     Num(f64),
@@ -24,6 +33,8 @@ pub enum Value {
     List(Vec<String>),
     /// One of the request's tables itself.
     Table(Table),
+    /// A number, list or object of a document.
+    Json(&'a Json),
 }
 
 /// Opaque: a table can only be indexed.
@@ -42,14 +53,26 @@ impl EvalError {
     }
 }
 
-impl Value {
+impl<'a> From<&'a Json> for Value<'a> {
+    fn from(json: &'a Json) -> Self {
+        match json {
+            Json::Null => Self::Nil,
+            Json::Bool(b) => Self::Bool(*b),
+            Json::Text(text) => Self::Str(text.clone()),
+            Json::Number(_) | Json::List(_) | Json::Object(_) => Self::Json(json),
+        }
+    }
+}
+
+impl Value<'_> {
     fn kind(&self) -> &'static str {
         match self {
+            Self::Json(Json::Number(_)) => "number",
             Self::Nil => "nil",
             Self::Bool(_) => "boolean",
             Self::Num(_) => "number",
             Self::Str(_) => "string",
-            Self::List(_) | Self::Table(_) => "table",
+            Self::List(_) | Self::Table(_) | Self::Json(_) => "table",
         }
     }
 
@@ -60,6 +83,10 @@ impl Value {
     /// What a template shows: nil and false are nothing, several values a list with commas.
     pub fn into_text(self) -> String {
         match self {
+            Self::Json(Json::List(items)) => {
+                items.iter().filter_map(Json::scalar).collect::<Vec<_>>().join(",")
+            }
+            Self::Json(json) => json.scalar().unwrap_or_default().to_owned(),
             Self::Nil | Self::Bool(false) | Self::Table(_) => String::new(),
             Self::Bool(true) => "true".to_owned(),
             Self::Num(n) => number_text(n),
@@ -72,6 +99,7 @@ impl Value {
         let number = match self {
             Self::Num(n) => Some(*n),
             Self::Str(s) => to_number(s),
+            Self::Json(Json::Number(digits)) => to_number(digits),
             _ => None,
         };
         number.ok_or_else(|| match self {
@@ -84,19 +112,20 @@ impl Value {
         match self {
             Self::Num(n) => Ok(number_text(n)),
             Self::Str(s) => Ok(s),
+            Self::Json(Json::Number(digits)) => Ok(digits.to_string()),
             other => Err(EvalError(format!("a {} value cannot be joined with `..`", other.kind()))),
         }
     }
 }
 
 /// Evaluates an expression.
-pub fn eval(expr: &Expr, lookup: &dyn Lookup) -> Result<Value, EvalError> {
+pub fn eval<'a>(expr: &Expr, lookup: &'a dyn Lookup) -> Result<Value<'a>, EvalError> {
     Ok(match expr {
         Expr::Nil | Expr::Unknown => Value::Nil,
         Expr::Bool(b) => Value::Bool(*b),
         Expr::Number(n) => Value::Num(*n),
         Expr::Str(s) => Value::Str(s.clone()),
-        Expr::Root(root) => Value::Table(Table(*root)),
+        Expr::Root(root) => lookup.document(*root).map_or(Value::Table(Table(*root)), Value::from),
         Expr::Fail(message) => return Err(EvalError(message.clone())),
         Expr::Index(value, index) => self::index(eval(value, lookup)?, eval(index, lookup)?, lookup)?,
         Expr::Unary(op, value) => unary(*op, eval(value, lookup)?)?,
@@ -110,25 +139,33 @@ pub fn eval(expr: &Expr, lookup: &dyn Lookup) -> Result<Value, EvalError> {
         },
         Expr::Binary(op, left, right) => binary(*op, eval(left, lookup)?, eval(right, lookup)?)?,
         Expr::Call(function, values) => {
-            let values: Result<Vec<Value>, EvalError> = values.iter().map(|v| eval(v, lookup)).collect();
+            let values: Result<Vec<Value<'_>>, EvalError> = values.iter().map(|v| eval(v, lookup)).collect();
             call(*function, values?)?
         }
     })
 }
 
-fn index(value: Value, index: Value, lookup: &dyn Lookup) -> Result<Value, EvalError> {
+fn index<'a>(value: Value<'a>, index: Value<'a>, lookup: &'a dyn Lookup) -> Result<Value<'a>, EvalError> {
+    let place = |n: f64| if n >= 1.0 && n.fract() == 0.0 { Some(n as usize - 1) } else { None };
     match (value, index) {
+        (Value::Json(Json::List(items)), index) => {
+            Ok(index.number().ok().and_then(place).and_then(|i| items.get(i)).map_or(Value::Nil, Value::from))
+        }
+        (Value::Json(Json::Object(members)), index) => {
+            Ok(members.get(index.into_text().as_str()).map_or(Value::Nil, Value::from))
+        }
         (Value::List(values), Value::Num(n)) => {
-            let at = if n >= 1.0 && n.fract() == 0.0 { Some(n as usize - 1) } else { None };
+            let at = place(n);
             Ok(at.and_then(|i| values.into_iter().nth(i)).map_or(Value::Nil, Value::Str))
         }
-        (Value::Table(Table(root)), index @ (Value::Str(_) | Value::Num(_))) => {
+        (Value::Table(Table(root)), index @ (Value::Str(_) | Value::Num(_) | Value::Json(Json::Number(_)))) => {
             let name = index.into_text();
             Ok(match root {
+                Root::Parts => lookup.part(&name).map_or(Value::Nil, Value::from),
                 Root::Headers => lookup.header(&name),
                 Root::Query => lookup.query(&name),
                 Root::Captures => lookup.capture(&name),
-                Root::Shared => Value::Nil,
+                Root::Shared | Root::Claims | Root::Item | Root::Body => Value::Nil,
             })
         }
         // A field of a string is one of Lua's functions, which are no values here.
@@ -137,24 +174,26 @@ fn index(value: Value, index: Value, lookup: &dyn Lookup) -> Result<Value, EvalE
     }
 }
 
-fn unary(op: Unary, value: Value) -> Result<Value, EvalError> {
+fn unary<'a>(op: Unary, value: Value<'a>) -> Result<Value<'a>, EvalError> {
     Ok(match op {
         Unary::Not => Value::Bool(!value.truthy()),
         Unary::Minus => Value::Num(-value.number()?),
         Unary::Length => match value {
             Value::Str(s) => Value::Num(s.len() as f64),
             Value::List(values) => Value::Num(values.len() as f64),
+            Value::Json(Json::List(items)) => Value::Num(items.len() as f64),
+            Value::Json(Json::Object(members)) => Value::Num(members.len() as f64),
             Value::Table(_) => Value::Num(0.0),
             other => return Err(EvalError(format!("a {} value has no length", other.kind()))),
         },
     })
 }
 
-fn binary(op: Binary, left: Value, right: Value) -> Result<Value, EvalError> {
+fn binary<'a>(op: Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>, EvalError> {
     let arithmetic = |f: fn(f64, f64) -> f64| Ok(Value::Num(f(left.number()?, right.number()?)));
     match op {
-        Binary::Equal => Ok(Value::Bool(left == right)),
-        Binary::Unequal => Ok(Value::Bool(left != right)),
+        Binary::Equal => Ok(Value::Bool(equal(&left, &right))),
+        Binary::Unequal => Ok(Value::Bool(!equal(&left, &right))),
         Binary::Less => compare(&left, &right).map(|o| Value::Bool(o.is_some_and(|o| o.is_lt()))),
         Binary::LessEqual => compare(&left, &right).map(|o| Value::Bool(o.is_some_and(|o| o.is_le()))),
         Binary::Greater => compare(&left, &right).map(|o| Value::Bool(o.is_some_and(|o| o.is_gt()))),
@@ -172,15 +211,25 @@ fn binary(op: Binary, left: Value, right: Value) -> Result<Value, EvalError> {
     }
 }
 
-fn compare(left: &Value, right: &Value) -> Result<Option<std::cmp::Ordering>, EvalError> {
+/// Numbers are equal by value, whether a document or an expression says them.
+fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+    match (left.kind(), right.kind()) {
+        ("number", "number") => matches!((left.number(), right.number()), (Ok(a), Ok(b)) if a == b),
+        _ => left == right,
+    }
+}
+
+fn compare(left: &Value<'_>, right: &Value<'_>) -> Result<Option<std::cmp::Ordering>, EvalError> {
     match (left, right) {
-        (Value::Num(a), Value::Num(b)) => Ok(a.partial_cmp(b)),
         (Value::Str(a), Value::Str(b)) => Ok(Some(a.cmp(b))),
+        _ if left.kind() == "number" && right.kind() == "number" => {
+            Ok(left.number()?.partial_cmp(&right.number()?))
+        }
         _ => Err(EvalError(format!("a {} cannot be compared with a {}", left.kind(), right.kind()))),
     }
 }
 
-fn call(function: Function, values: Vec<Value>) -> Result<Value, EvalError> {
+fn call<'a>(function: Function, values: Vec<Value<'a>>) -> Result<Value<'a>, EvalError> {
     let mut values = values.into_iter();
     let first = values.next().unwrap_or(Value::Nil);
     Ok(match function {
@@ -206,10 +255,11 @@ fn call(function: Function, values: Vec<Value>) -> Result<Value, EvalError> {
     })
 }
 
-fn text(value: Value) -> Result<String, EvalError> {
+fn text(value: Value<'_>) -> Result<String, EvalError> {
     match value {
         Value::Str(s) => Ok(s),
         Value::Num(n) => Ok(number_text(n)),
+        Value::Json(Json::Number(digits)) => Ok(digits.to_string()),
         other => Err(EvalError(format!("a {} value is no string", other.kind()))),
     }
 }

@@ -12,11 +12,13 @@ use std::ops::Range;
 
 pub use eval::{EvalError, Lookup, Value};
 use parse::Expr;
+pub use parse::{Root, Use};
 
 /// A parsed template.
 #[derive(Debug, Default)]
 pub struct Template {
     parts: Vec<Part>,
+    uses: Vec<Use>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,11 @@ pub struct Finding {
 impl Template {
     /// Parses a template. It is usable unless a finding is fatal.
     pub fn parse(text: &str) -> (Self, Vec<Finding>) {
+        Self::parse_with(text, &[])
+    }
+
+    /// Parses a template that sees further tables than every template does.
+    pub fn parse_with(text: &str, further: &[Root]) -> (Self, Vec<Finding>) {
         let (mut template, mut findings) = (Self::default(), Vec::new());
         let mut literal_from = 0;
         let mut at = 0;
@@ -50,7 +57,8 @@ impl Template {
             };
             let (inner, end) = (found + 2, found + 1 + length);
             template.push_text(&text[literal_from..found]);
-            match parse::expression(&text[inner..end - 1], inner, &mut findings) {
+            let expression = &text[inner..end - 1];
+            match parse::expression(expression, inner, further, &mut template.uses, &mut findings) {
                 Ok(expr) => template.parts.push(Part::Expr(expr)),
                 Err(finding) => findings.push(finding),
             }
@@ -71,16 +79,46 @@ impl Template {
         self.parts.iter().all(|p| matches!(p, Part::Text(_)))
     }
 
+    /// What the expressions look up, in order.
+    pub fn uses(&self) -> &[Use] {
+        &self.uses
+    }
+
+    /// Whether it is an expression and nothing else, so that its value need not be a text.
+    pub fn is_one_expression(&self) -> bool {
+        matches!(self.parts[..], [Part::Expr(_)])
+    }
+
     /// The text for a request; nil and false are empty.
     pub fn render(&self, lookup: &dyn Lookup) -> Result<String, EvalError> {
+        self.render_with(lookup, |value, out| {
+            out.push_str(&value.into_text());
+            Ok(())
+        })
+    }
+
+    /// The text for a request, where `write` says how a value stands in what is there already.
+    pub fn render_with(
+        &self,
+        lookup: &dyn Lookup,
+        mut write: impl FnMut(Value<'_>, &mut String) -> Result<(), EvalError>,
+    ) -> Result<String, EvalError> {
         let mut out = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Expr(expr) => out.push_str(&eval::eval(expr, lookup)?.into_text()),
+                Part::Expr(expr) => write(eval::eval(expr, lookup)?, &mut out)?,
             }
         }
         Ok(out)
+    }
+
+    /// The value for a request: that of the expression where the template is nothing else, else its text.
+    pub fn value<'a>(&self, lookup: &'a dyn Lookup) -> Result<Value<'a>, EvalError> {
+        match &self.parts[..] {
+            [Part::Expr(expr)] => eval::eval(expr, lookup),
+            _ => self.render(lookup).map(Value::Str),
+        }
     }
 }
 
@@ -107,7 +145,7 @@ mod tests {
     struct Request;
 
     impl Lookup for Request {
-        fn header(&self, name: &str) -> Value {
+        fn header(&self, name: &str) -> Value<'_> {
             match name.to_ascii_lowercase().as_str() {
                 "x-one" => Value::Str("1".into()),
                 "x-two" => Value::List(vec!["a".into(), "b".into()]),
@@ -115,14 +153,14 @@ mod tests {
                 _ => Value::Nil,
             }
         }
-        fn query(&self, name: &str) -> Value {
+        fn query(&self, name: &str) -> Value<'_> {
             match name {
                 "q" => Value::Str("20".into()),
                 "bare" => Value::Bool(true),
                 _ => Value::Nil,
             }
         }
-        fn capture(&self, name: &str) -> Value {
+        fn capture(&self, name: &str) -> Value<'_> {
             match name {
                 "user" | "1" => Value::Str("foo".into()),
                 _ => Value::Nil,
@@ -224,6 +262,56 @@ mod tests {
         }
         let (_, findings) = Template::parse("$(header.x)");
         assert_eq!(findings[0].help.as_deref(), Some("did you mean `headers`?"));
+    }
+
+    struct Documents(crate::json::Json);
+
+    impl Lookup for Documents {
+        fn header(&self, _: &str) -> Value<'_> {
+            Value::Nil
+        }
+        fn query(&self, _: &str) -> Value<'_> {
+            Value::Nil
+        }
+        fn capture(&self, _: &str) -> Value<'_> {
+            Value::Nil
+        }
+        fn document(&self, root: Root) -> Option<&crate::json::Json> {
+            (root == Root::Item).then_some(&self.0)
+        }
+        fn part(&self, name: &str) -> Option<&crate::json::Json> {
+            (name == "a").then_some(&self.0)
+        }
+    }
+
+    #[test]
+    fn documents_are_looked_into() {
+        let json = crate::json::parse(br#"{"n":1.50,"s":"x","l":[1,"b",[2]],"o":{"p":null}}"#, 8).unwrap();
+        let lookup = Documents(json);
+        for (text, want) in [
+            ("$(parts.a.n)", "1.50"),
+            ("$(parts.a.n + 1)", "2.5"),
+            ("$(parts.a.n == 1.5)", "true"),
+            ("$(parts.a.n < 2)", "true"),
+            ("$(parts.a.s .. parts.a.n)", "x1.50"),
+            ("$(parts.a.l)", "1,b"),
+            ("$(parts.a.l[2])", "b"),
+            ("$(#parts.a.l)", "3"),
+            ("$(parts.a.o.p or 'none')", "none"),
+            ("$(parts.b or 'none')", "none"),
+            ("$(parts.b.c)", "!a nil value cannot be indexed"),
+            ("$(item.s)", "x"),
+            ("$(claims.sub or 'nobody')", "nobody"),
+            ("$(type(parts.a.o))", "table"),
+        ] {
+            let all = [Root::Parts, Root::Item, Root::Claims];
+            let (template, findings) = Template::parse_with(text, &all);
+            assert!(findings.is_empty(), "{text}: {findings:?}");
+            assert_eq!(template.render(&lookup).unwrap_or_else(|e| format!("!{e}")), want, "{text}");
+        }
+        let (template, _) = Template::parse_with("/a/$(parts.x.y)?$(parts['z w'])$(parts[item])", &[Root::Parts]);
+        let uses = template.uses().iter().map(|u| (u.name.as_deref(), u.range.clone()));
+        assert_eq!(uses.collect::<Vec<_>>(), [(Some("x"), 5..12), (Some("z w"), 18..30), (None, 33..38)]);
     }
 
     #[test]

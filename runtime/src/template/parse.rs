@@ -32,6 +32,24 @@ pub enum Root {
     Captures,
     /// What Lua plugins share; always empty here.
     Shared,
+    /// The claims of the caller's token.
+    Claims,
+    /// What the parts of an aggregate answered, by their names.
+    Parts,
+    /// The item of a list that a call is made for.
+    Item,
+    /// The request's JSON body.
+    Body,
+}
+
+/// A name that an expression looks up in a table, so that what it needs is known before there is a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    pub root: Root,
+    /// `None` for the table itself, or a name that is only known when there is a request.
+    pub name: Option<String>,
+    /// Bytes of the template.
+    pub range: Range<usize>,
 }
 
 /// The functions there are.
@@ -80,6 +98,10 @@ const ROOTS: &[(&str, Root)] = &[
     ("uri_captures", Root::Captures),
     ("shared", Root::Shared),
 ];
+
+/// Tables that only some templates see.
+const FURTHER_ROOTS: &[(&str, Root)] =
+    &[("claims", Root::Claims), ("parts", Root::Parts), ("item", Root::Item), ("body", Root::Body)];
 
 const GLOBAL_FUNCTIONS: &[(&str, Function)] =
     &[("type", Function::Type), ("tostring", Function::ToString), ("tonumber", Function::ToNumber)];
@@ -136,8 +158,14 @@ const DEPTH: usize = 64;
 const TOKENS: usize = 256;
 
 /// Parses the expression `text` at byte `base` of its template. What is merely always empty or always failing goes to
-/// `findings`.
-pub fn expression(text: &str, base: usize, findings: &mut Vec<Finding>) -> Result<Expr, Finding> {
+/// `findings`, and what it looks up to `uses`.
+pub fn expression(
+    text: &str,
+    base: usize,
+    further: &[Root],
+    uses: &mut Vec<Use>,
+    findings: &mut Vec<Finding>,
+) -> Result<Expr, Finding> {
     let tokens = tokens(text, base)?;
     if tokens.len() > TOKENS {
         return Err(fatal(
@@ -145,7 +173,7 @@ pub fn expression(text: &str, base: usize, findings: &mut Vec<Finding>) -> Resul
             format!("the expression has more than {TOKENS} words and signs"),
         ));
     }
-    let mut parser = Parser { tokens, at: 0, end: base + text.len(), depth: 0, findings };
+    let mut parser = Parser { tokens, at: 0, end: base + text.len(), depth: 0, further, uses, findings };
     let expr = parser.binary(0)?;
     match parser.peek() {
         None => Ok(expr),
@@ -158,6 +186,8 @@ struct Parser<'a> {
     at: usize,
     end: usize,
     depth: usize,
+    further: &'a [Root],
+    uses: &'a mut Vec<Use>,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -296,7 +326,10 @@ impl Parser<'_> {
             }
             _ => {}
         }
-        if let Some(root) = find(ROOTS, name) {
+        let further = find(FURTHER_ROOTS, name).filter(|r| self.further.contains(r));
+        if let Some(root) = find(ROOTS, name).or(further) {
+            let (name, end) = self.looked_up();
+            self.uses.push(Use { root, name, range: range.start..end.unwrap_or(range.end) });
             return Ok(Expr::Root(root));
         }
         if let Some(function) = find(GLOBAL_FUNCTIONS, name) {
@@ -318,6 +351,20 @@ impl Parser<'_> {
         self.unknown(name, range)
     }
 
+    /// The name that a table is about to be asked for, and where the question ends, if that is plain from the text.
+    fn looked_up(&self) -> (Option<String>, Option<usize>) {
+        let next = |i: usize| self.tokens.get(self.at + i);
+        match (next(0), next(1), next(2)) {
+            (Some((Token::Op("."), _)), Some((Token::Name(name), range)), _) => {
+                (Some(name.clone()), Some(range.end))
+            }
+            (Some((Token::Op("["), _)), Some((Token::Str(name), _)), Some((Token::Op("]"), range))) => {
+                (Some(name.clone()), Some(range.end))
+            }
+            _ => (None, None),
+        }
+    }
+
     /// Under Kong a name that means nothing is nil, and calling or indexing it answers every request with 500.
     fn unknown(&mut self, name: &str, range: Range<usize>) -> Result<Expr, Finding> {
         let (expr, message) = if self.take("(") {
@@ -330,7 +377,8 @@ impl Parser<'_> {
         } else {
             (Expr::Unknown, format!("there is no `{name}`, so this is always empty"))
         };
-        let known = ROOTS.iter().map(|r| r.0).chain(GLOBAL_FUNCTIONS.iter().map(|f| f.0));
+        let further = FURTHER_ROOTS.iter().filter(|r| self.further.contains(&r.1));
+        let known = ROOTS.iter().chain(further).map(|r| r.0).chain(GLOBAL_FUNCTIONS.iter().map(|f| f.0));
         let help = suggest::nearest(name, known).map(|n| format!("did you mean `{n}`?"));
         self.findings.push(Finding { range, message, help, fatal: false });
         Ok(expr)

@@ -209,6 +209,14 @@ async fn perform<B: BodySource>(
                 () = gone => return None,
             }
         }
+        Effect::Series(mut series) => {
+            let all = Box::pin(call::series(w, x, &mut *series));
+            let gone = std::future::poll_fn(|cx| body.poll_gone(cx));
+            tokio::select! {
+                () = all => Answer::Series(series),
+                () = gone => return None,
+            }
+        }
         // Boxed, so that a request that waits for nothing is not as large as one that waits for everything.
         other => Box::pin(w.effects.perform(other)).await,
     })

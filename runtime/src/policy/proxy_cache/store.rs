@@ -42,7 +42,8 @@ impl Default for Store {
 }
 
 impl Store {
-    fn with_capacity(bytes: usize) -> Self {
+    /// A store for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
         Self { shards, shard_capacity: bytes / SHARDS }
     }
