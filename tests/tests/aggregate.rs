@@ -17,7 +17,8 @@ struct Page {
 }
 
 const PRODUCT: Answer = ("GET /stock/products/7", 40, 200, "", r#"{"name":"Lamp","seller":3,"html":"<b>"}"#);
-const PRICE: Answer = ("GET /prices/7", 100, 200, "Cache-Control: max-age=9\r\n", r#"{"amount":19.90,"cost":7}"#);
+const PRICE: Answer =
+    ("GET /prices/7", 100, 200, "Cache-Control: max-age=9\r\n", r#"{"amount":19.90,"cost":7}"#);
 const REVIEWS: Answer = ("GET /reviews?of=7", 10, 200, "", r#"[{"stars":5}]"#);
 const USER: Answer = ("GET /users/3", 30, 200, "", r#"{"name":"Ann"}"#);
 
@@ -74,7 +75,9 @@ impl Page {
 /// The status header without times.
 fn parts(answer: &Message) -> String {
     let header = answer.field("gw-parts").unwrap_or_default();
-    let items = header.split(", ").map(|i| i.split(';').filter(|p| !p.starts_with("ms=")).collect::<Vec<_>>().join(";"));
+    let items = header
+        .split(", ")
+        .map(|i| i.split(';').filter(|p| !p.starts_with("ms=")).collect::<Vec<_>>().join(";"));
     items.collect::<Vec<_>>().join(", ")
 }
 
@@ -107,7 +110,11 @@ fn parts_that_fail_are_replaced_or_end_the_request() {
     let (answer, took) = page.ask("");
     assert_eq!((answer.status(), answer.field("cache-control")), (200, Some("no-store")));
     assert!(answer.text().contains(r#""reviews":[]"#), "{}", answer.text());
-    assert!(parts(&answer).contains("reviews;error=http_response_timeout;fallback=static"), "{}", parts(&answer));
+    assert!(
+        parts(&answer).contains("reviews;error=http_response_timeout;fallback=static"),
+        "{}",
+        parts(&answer)
+    );
     assert!(took < Duration::from_millis(600), "{took:?}");
 
     page.inventory.answer(&[("GET /stock/products/7", 0, 503, "", "{}")]);

@@ -158,7 +158,10 @@ fn index<'a>(value: Value<'a>, index: Value<'a>, lookup: &'a dyn Lookup) -> Resu
             let at = place(n);
             Ok(at.and_then(|i| values.into_iter().nth(i)).map_or(Value::Nil, Value::Str))
         }
-        (Value::Table(Table(root)), index @ (Value::Str(_) | Value::Num(_) | Value::Json(Json::Number(_)))) => {
+        (
+            Value::Table(Table(root)),
+            index @ (Value::Str(_) | Value::Num(_) | Value::Json(Json::Number(_))),
+        ) => {
             let name = index.into_text();
             Ok(match root {
                 Root::Parts => lookup.part(&name).map_or(Value::Nil, Value::from),

@@ -309,7 +309,8 @@ mod tests {
             assert!(findings.is_empty(), "{text}: {findings:?}");
             assert_eq!(template.render(&lookup).unwrap_or_else(|e| format!("!{e}")), want, "{text}");
         }
-        let (template, _) = Template::parse_with("/a/$(parts.x.y)?$(parts['z w'])$(parts[item])", &[Root::Parts]);
+        let (template, _) =
+            Template::parse_with("/a/$(parts.x.y)?$(parts['z w'])$(parts[item])", &[Root::Parts]);
         let uses = template.uses().iter().map(|u| (u.name.as_deref(), u.range.clone()));
         assert_eq!(uses.collect::<Vec<_>>(), [(Some("x"), 5..12), (Some("z w"), 18..30), (None, 33..38)]);
     }

@@ -34,7 +34,9 @@ pub fn reply(run: &mut Run, choice: &Choice, x: &Exchange) -> Reply {
 fn add(run: &mut Run, at: usize, document: &mut Json) {
     let plan = std::sync::Arc::clone(&run.plan);
     let part = &plan.parts[at];
-    if run.real[at] && let Some(answer) = &run.answers[at] {
+    if run.real[at]
+        && let Some(answer) = &run.answers[at]
+    {
         let merged = match part.shape.apply(answer) {
             Ok(Json::Null) => {
                 merge::put_null(document, &part.place.into);
@@ -149,7 +151,8 @@ fn values(rule: &HeaderRule, fields: &[Fields]) -> Vec<String> {
     let mut all: Vec<String> =
         rule.from.iter().flat_map(|part| fields[*part].all(&rule.name).map(text)).collect();
     let number = |v: &String| v.trim().parse::<f64>().ok();
-    let by_number = |a: &String, b: &String| number(a).partial_cmp(&number(b)).unwrap_or(std::cmp::Ordering::Equal);
+    let by_number =
+        |a: &String, b: &String| number(a).partial_cmp(&number(b)).unwrap_or(std::cmp::Ordering::Equal);
     let chosen = match rule.combine {
         Combine::Append => return all,
         // A header that stands twice in one part's answer stays with all its lines.

@@ -83,7 +83,9 @@ impl Lookup for View<'_> {
 
     fn capture(&self, name: &str) -> Value<'_> {
         let found = self.request.captures.iter().find(|(n, _)| n == name);
-        found.map_or(Value::Nil, |(_, text)| Value::Str(crate::message::form_decode(&text.replace('+', "%2B"))))
+        found.map_or(Value::Nil, |(_, text)| {
+            Value::Str(crate::message::form_decode(&text.replace('+', "%2B")))
+        })
     }
 
     fn document(&self, root: Root) -> Option<&Json> {
@@ -169,7 +171,10 @@ pub fn fields(part: &Part, view: &View<'_>) -> Result<Fields, EvalError> {
     for (name, template) in &part.headers {
         let value = template.render(view)?;
         if value.bytes().any(|b| b < 0x20 && b != b'\t' || b == 0x7f) {
-            return Err(EvalError::new(format!("the header `{}` would have control characters", name.as_str())));
+            return Err(EvalError::new(format!(
+                "the header `{}` would have control characters",
+                name.as_str()
+            )));
         }
         if !value.trim().is_empty() {
             fields.set(name, value.trim());

@@ -83,13 +83,21 @@ impl Compiler<'_, '_> {
 
     fn check_names(&mut self, config: &Record) {
         if self.names.is_empty() {
-            self.report(config.span_of("parts"), "an aggregate without parts", "give `parts` at least one entry");
+            self.report(
+                config.span_of("parts"),
+                "an aggregate without parts",
+                "give `parts` at least one entry",
+            );
         }
         for (i, name) in self.names.clone().iter().enumerate() {
             let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if !word || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 let message = format!("`{}` cannot be the name of a part", name.value);
-                self.report(name.span, message, "use letters, digits and `_`, so that templates can refer to it");
+                self.report(
+                    name.span,
+                    message,
+                    "use letters, digits and `_`, so that templates can refer to it",
+                );
             }
             if let Some(first) = self.names[..i].iter().find(|n| n.value == name.value).cloned() {
                 let message = format!("two parts are called `{}`", name.value);
@@ -126,19 +134,25 @@ impl Compiler<'_, '_> {
         let in_list = each.is_some();
         let path = record.spanned_str("path").unwrap_or_default();
         if !path.starts_with('/') {
-            self.report(path.span, "the path of a part begins with `/`", "the service's own path comes in front of it");
+            self.report(
+                path.span,
+                "the path of a part begins with `/`",
+                "the service's own path comes in front of it",
+            );
         }
         let path = self.template(at, &path, in_list);
         let query = self.templates(at, record.map("query"), in_list);
         let headers = self.templates(at, record.map("headers"), in_list);
-        let headers = headers.map(|h| h.into_iter().filter_map(|(n, t)| Some((self.field(&n)?, t))).collect());
+        let headers =
+            headers.map(|h| h.into_iter().filter_map(|(n, t)| Some((self.field(&n)?, t))).collect());
         let body = record.get("body").map(|b| self.body(at, &b.value, in_list));
         let method = record.str("method").unwrap_or("GET").to_owned();
         if !SAFE.contains(&method.as_str()) && !record.bool("unsafe") {
             let message = format!("`{method}` may change something, which an aggregate cannot take back");
             self.report(record.span_of("method"), message, "say `unsafe: true` if that is meant");
         }
-        let forward = if record.given("forward_headers") { &record.strings("forward_headers") } else { shared };
+        let forward =
+            if record.given("forward_headers") { &record.strings("forward_headers") } else { shared };
         let forward = forward.iter().map(|n| FieldName::new(n)).collect();
         let fallback = self.fallback(record);
         let place = self.place(at, record, in_list);
@@ -179,7 +193,11 @@ impl Compiler<'_, '_> {
     fn each(&mut self, at: usize, record: &Record, text: &Spanned<String>) -> Option<Each> {
         let list = self.template(at, text, false)?;
         if !list.is_one_expression() {
-            self.report(text.span, "`for_each` is one `$(...)` that gives a list", "write `$(parts.NAME.list)`");
+            self.report(
+                text.span,
+                "`for_each` is one `$(...)` that gives a list",
+                "write `$(parts.NAME.list)`",
+            );
             return None;
         }
         let count = |name| record.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
@@ -313,9 +331,9 @@ impl Compiler<'_, '_> {
                     "fail" => Fallback::Fail,
                     "null" => Fallback::Null,
                     "omit" => Fallback::Omit,
-                    "stale" => {
-                        Fallback::Stale(record.int("stale_for").and_then(|n| n.try_into().ok()).unwrap_or(3600))
-                    }
+                    "stale" => Fallback::Stale(
+                        record.int("stale_for").and_then(|n| n.try_into().ok()).unwrap_or(3600),
+                    ),
                     other => {
                         let message = format!("`{other}` is no fallback");
                         let help = "write `null`, `omit`, `stale`, `fail`, or a value that is no text";
@@ -347,7 +365,8 @@ impl Compiler<'_, '_> {
     fn place(&mut self, at: usize, record: &Record, in_list: bool) -> Place {
         let into = record.spanned_str("into").map(|t| self.pointer(&t)).unwrap_or_default();
         if into.is_root() && in_list && record.get("index_by").is_none() {
-            let message = format!("`{}` is a list and cannot be merged into the top level", self.names[at].value);
+            let message =
+                format!("`{}` is a list and cannot be merged into the top level", self.names[at].value);
             self.report(record.span_of("for_each"), message, "say with `into` where it goes, or `index_by`");
         }
         let on_conflict = match record.str("on_conflict") {
@@ -401,7 +420,8 @@ impl Compiler<'_, '_> {
         let mut members = Vec::new();
         let model = self.cx.model;
         for group in &groups {
-            let found = model.consumer_groups.iter().find(|g| g.name.value == group.value || g.id == group.value);
+            let found =
+                model.consumer_groups.iter().find(|g| g.name.value == group.value || g.id == group.value);
             let Some(found) = found else {
                 self.good = false;
                 let message = format!("there is no consumer group `{}`", model.shown(group));
@@ -412,7 +432,8 @@ impl Compiler<'_, '_> {
                 let is = |n: &Spanned<String>| {
                     consumer.username.as_ref().is_some_and(|u| u.value == n.value) || consumer.id == n.value
                 };
-                let in_own = consumer.groups.iter().any(|g| g.value == found.name.value || g.value == found.id);
+                let in_own =
+                    consumer.groups.iter().any(|g| g.value == found.name.value || g.value == found.id);
                 if in_own || found.consumers.iter().any(is) {
                     members.push(consumer.id.clone());
                 }
@@ -448,7 +469,8 @@ impl Compiler<'_, '_> {
 
     fn header_rule(&mut self, record: &Record) -> HeaderRule {
         let given = record.strings("from");
-        let mut from: Vec<usize> = if given.is_empty() { (0..self.names.len()).collect() } else { Vec::new() };
+        let mut from: Vec<usize> =
+            if given.is_empty() { (0..self.names.len()).collect() } else { Vec::new() };
         for name in &given {
             match self.names.iter().position(|n| n.value == name.value) {
                 Some(at) => from.push(at),
@@ -521,7 +543,9 @@ fn json(value: &Val) -> Json {
         Val::Null | Val::Record(_) => Json::Null,
         Val::Bool(b) => Json::Bool(*b),
         Val::Int(n) => Json::Number(n.to_string().into()),
-        Val::Num(n) => serde_json::Number::from_f64(*n).map_or(Json::Null, |n| Json::Number(n.to_string().into())),
+        Val::Num(n) => {
+            serde_json::Number::from_f64(*n).map_or(Json::Null, |n| Json::Number(n.to_string().into()))
+        }
         Val::Str(text) => Json::Text(text.clone()),
         Val::List(items) => Json::List(items.iter().map(|v| json(&v.value)).collect()),
         Val::Map(members) => {

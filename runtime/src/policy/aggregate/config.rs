@@ -135,7 +135,8 @@ const WHEN: &[Field] = &[
     Field::new("header", Kind::Map(&TEXT), "Headers and their values; `~` in front makes a value a regex.")
         .extension(),
     Field::new("query", Kind::Map(&TEXT), "Arguments of the query and their values.").extension(),
-    Field::new("consumer_group", Kind::List(&Kind::Ref("consumer_groups")), "One of these groups.").extension(),
+    Field::new("consumer_group", Kind::List(&Kind::Ref("consumer_groups")), "One of these groups.")
+        .extension(),
 ];
 
 const RESPONSE_HEADER: &[Field] = &[

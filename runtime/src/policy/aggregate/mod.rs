@@ -67,8 +67,12 @@ impl Aggregate {
         let choice = match Choice::of(&self.plan, x, &request) {
             Ok(choice) => choice,
             Err(name) => {
-                let known: Vec<String> =
-                    self.plan.fields.iter().map(|f| f.to_string().trim_start_matches('/').to_owned()).collect();
+                let known: Vec<String> = self
+                    .plan
+                    .fields
+                    .iter()
+                    .map(|f| f.to_string().trim_start_matches('/').to_owned())
+                    .collect();
                 let message = format!("`fields` may not name `{name}`; there are {}", known.join(", "));
                 return Flow::Reply(Reply::error(&x.request, x.request_id, 400, &message));
             }

@@ -9,8 +9,14 @@ use crate::policy::call::CallError;
 /// What became of a part.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    Fine { status: u16, took: Duration },
-    Failed { why: Why, took: Duration },
+    Fine {
+        status: u16,
+        took: Duration,
+    },
+    Failed {
+        why: Why,
+        took: Duration,
+    },
     /// Nothing of it would have been in the answer, so nobody asked.
     Skipped,
 }

@@ -140,7 +140,8 @@ impl Run {
             let timeout = part.timeout.map_or(left, |t| t.min(left));
             match self.call(part, part.each.is_some().then_some(&value), timeout) {
                 Ok(call) => {
-                    let key = matches!(part.fallback, Fallback::Stale(_)).then(|| stale::key(&part.service, &call));
+                    let key =
+                        matches!(part.fallback, Fallback::Stale(_)).then(|| stale::key(&part.service, &call));
                     calls.push((self.sent.len(), call));
                     self.sent.push(Sent { part: at, item, key });
                     self.progress[at].in_flight += 1;

@@ -147,11 +147,7 @@ fn ask(policy: &Aggregate, world: &mut World, request: &str) -> (String, Vec<(St
     ask_with(policy, world, &mut x)
 }
 
-fn ask_with(
-    policy: &Aggregate,
-    world: &mut World,
-    x: &mut Exchange,
-) -> (String, Vec<(String, String)>, u64) {
+fn ask_with(policy: &Aggregate, world: &mut World, x: &mut Exchange) -> (String, Vec<(String, String)>, u64) {
     x.captures = vec![("id".to_owned(), "7".to_owned()), ("odd".to_owned(), "a%2Fb c".to_owned())];
     let mut took = 0;
     let mut flow = testing::request(policy, x);
@@ -173,9 +169,9 @@ fn ask_with(
 /// The status header without times.
 fn parts(fields: &[(String, String)]) -> String {
     let header = fields.iter().find(|(n, _)| n == "GW-Parts").map_or("", |(_, v)| v.as_str());
-    let items = header.split(", ").map(|item| {
-        item.split(';').filter(|p| !p.starts_with("ms=")).collect::<Vec<_>>().join(";")
-    });
+    let items = header
+        .split(", ")
+        .map(|item| item.split(';').filter(|p| !p.starts_with("ms=")).collect::<Vec<_>>().join(";"));
     items.collect::<Vec<_>>().join(", ")
 }
 
@@ -215,7 +211,12 @@ fn parts_are_asked_as_soon_as_they_can_be_and_merged_in_order() {
         "200 {\"name\":\"Lamp\",\"seller_id\":3,\"html\":\"<b>\",\"price\":{\"amount\":19.90,\"currency\":\"EUR\"},\
          \"reviews\":[{\"stars\":5}],\"seller\":{\"name\":\"Ann\",\"id\":3}}"
     );
-    let log = ["0 inventory GET /products/7", "0 pricing GET /prices/7", "0 reviews GET /reviews?of=7", "40 users GET /users/3"];
+    let log = [
+        "0 inventory GET /products/7",
+        "0 pricing GET /prices/7",
+        "0 reviews GET /reviews?of=7",
+        "40 users GET /users/3",
+    ];
     assert_eq!(world.log, log, "the seller waits for the product and for nothing slower");
     assert_eq!(took, 100);
     assert_eq!(parts(&fields), "product;status=200, price;status=200, reviews;status=200, seller;status=200");
@@ -236,7 +237,11 @@ fn variants_and_fields_leave_things_out_and_spare_calls() {
         ("GET /?fields=price/amount", r#"200 {"price":{"amount":19.90}}"#, 1),
         ("GET /?fields=seller,/name", r#"200 {"name":"Lamp","seller":{"name":"Ann","id":3}}"#, 2),
         ("GET /?fields=", "200 {\"name\"", 4),
-        ("GET /?fields=cost", "400 {\n  \"message\":\"`fields` may not name `cost`; there are name, price/amount, seller\"", 0),
+        (
+            "GET /?fields=cost",
+            "400 {\n  \"message\":\"`fields` may not name `cost`; there are name, price/amount, seller\"",
+            0,
+        ),
     ] {
         let mut world = World::new(WORLD);
         let (answer, ..) = ask(&policy, &mut world, request);
@@ -309,7 +314,8 @@ fn failures_end_the_request_or_leave_a_mark() {
     ] {
         let (answer, fields, took) = ask(&policy, &mut World::new(&world), "GET /");
         assert!(answer.starts_with(want), "{world}\n{answer}\nis not\n{want}");
-        let header = header.split(", ").map(|h| h.split(";ms").next().unwrap_or("")).collect::<Vec<_>>().join(", ");
+        let header =
+            header.split(", ").map(|h| h.split(";ms").next().unwrap_or("")).collect::<Vec<_>>().join(", ");
         assert_eq!(parts(&fields), header, "{world}");
         assert!(took <= most, "{took} ms\n{world}");
         let no_store = fields.iter().any(|(n, v)| n == "Cache-Control" && v == "no-store");
@@ -331,7 +337,11 @@ fn parts_are_shaped() {
     one("from: /d, select: [n]", list, r#"200 {"x":[{"n":"a"},{"n":"b"}]}"#);
     one("from: /d, drop: [/p/q, id]", list, r#"200 {"x":[{"n":"a","p":{"r":2}},{"n":"b"}]}"#);
     one("from: /d, index_by: id, select: [id]", list, r#"200 {"x":{"1":{"id":1},"2":{"id":2}}}"#);
-    one("from: /d, rename: { n: name, /p/q: s }, drop: [id]", list, r#"200 {"x":[{"name":"a","p":{"s":1,"r":2}},{"name":"b"}]}"#);
+    one(
+        "from: /d, rename: { n: name, /p/q: s }, drop: [id]",
+        list,
+        r#"200 {"x":[{"name":"a","p":{"s":1,"r":2}},{"name":"b"}]}"#,
+    );
     one("select: [/d/n, t]", list, r#"200 {"x":{"d":[{"n":"a"},{"n":"b"}],"t":2}}"#);
     one("from: /none", list, "502 ");
     one("from: /none, fallback: omit", list, "200 {}");
@@ -340,7 +350,11 @@ fn parts_are_shaped() {
     one("index_by: id", list, "502 ");
     one("from: /d, index_by: p", list, "502 ");
     one("fallback: { a: [1, 2.5, true] }", "500 x", r#"200 {"x":{"a":[1,2.5,true]}}"#);
-    one("fallback: fail, pass_status: [404]", "404 {}", "404 {\"type\":\"about:blank\",\"title\":\"A part of the answer was refused\"");
+    one(
+        "fallback: fail, pass_status: [404]",
+        "404 {}",
+        "404 {\"type\":\"about:blank\",\"title\":\"A part of the answer was refused\"",
+    );
     one("select: [a]", "204", r#"200 {"x":null}"#);
     one("max_bytes: 5", "too-large", "502 ");
 }
@@ -397,10 +411,16 @@ fn lists_are_asked_for_item_by_item() {
         ("", "7", "", "`for_each` needs a list, not a number"),
         ("", "[1,2,3,4,5,6]", "", "there are more than 5 items to ask it for"),
         (", index_by: n", three, "200 {\"n\":\"c\"}", r#""lines":{"1":{"n":1},"2":{"n":2},"c":{"n":"c"}}}"#),
-        (", select: [m], max_items: 9", "[{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1}]", "", "more calls than `max_calls`"),
+        (
+            ", select: [m], max_items: 9",
+            "[{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1},{\"id\":1}]",
+            "",
+            "more calls than `max_calls`",
+        ),
     ] {
         let more = more.replace(", max_items: 9", "");
-        let config = config(&more).replace("max_items: 5", if lines.len() > 45 { "max_items: 9" } else { "max_items: 5" });
+        let config = config(&more)
+            .replace("max_items: 5", if lines.len() > 45 { "max_items: 9" } else { "max_items: 5" });
         let mut world = world(lines, if third.is_empty() { "200 {}" } else { third });
         let (answer, ..) = ask(&policy(&config), &mut world, "GET /");
         assert!(answer.contains(want), "{more} {lines} {third}: {answer} lacks {want}");
@@ -499,9 +519,15 @@ fn mistakes_are_found_at_load() {
              - { name: c, service: users, path: \"/$(parts.a.x)\" }\n",
             "2:40 error parts wait for each other: a -> b -> c -> a [3:40 `b` needs `c`] [4:40 `c` needs `a`]",
         ),
-        ("parts: [{ name: a, service: users, path: \"/$(parts.a)\" }]", "error parts wait for each other: a -> a"),
+        (
+            "parts: [{ name: a, service: users, path: \"/$(parts.a)\" }]",
+            "error parts wait for each other: a -> a",
+        ),
         (&format!("parts:\n{a}/$(parts.b.c) }}\n"), "2:41 error there is no part `b`"),
-        (&format!("parts:\n{a}, into: /x }}\n{a}, into: /y }}\n"), "3:11 error two parts are called `a` [2:11 the first one]"),
+        (
+            &format!("parts:\n{a}, into: /x }}\n{a}, into: /y }}\n"),
+            "3:11 error two parts are called `a` [2:11 the first one]",
+        ),
         ("parts: [{ name: a-b, service: users, path: /a }]", "error `a-b` cannot be the name of a part"),
         ("parts: [{ name: a, service: user, path: /a }]", "error there is no service `user`"),
         ("parts: [{ name: a, service: calls, path: /a }]", "error the service `calls` speaks gRPC alone"),
@@ -509,22 +535,45 @@ fn mistakes_are_found_at_load() {
         ("parts: [{ name: a, service: users, path: /a, method: POST }]", "error `POST` may change something"),
         ("parts: []", "error an aggregate without parts"),
         ("parts: [{ name: a, service: users, path: \"/$(item.x)\" }]", "error there is no `item`"),
-        ("parts: [{ name: a, service: users, path: \"/$(parts)\" }]", "error which part is meant must be plain"),
+        (
+            "parts: [{ name: a, service: users, path: \"/$(parts)\" }]",
+            "error which part is meant must be plain",
+        ),
         ("parts: [{ name: a, service: users, path: /a, fallback: oops }]", "error `oops` is no fallback"),
-        ("parts: [{ name: a, service: users, path: /a, fallback: [], required: true }]", "error a part that is required has no use"),
+        (
+            "parts: [{ name: a, service: users, path: /a, fallback: [], required: true }]",
+            "error a part that is required has no use",
+        ),
         ("parts: [{ name: a, service: users, path: /a, into: \"/x~\" }]", "error `/x~` is no JSON pointer"),
-        ("parts: [{ name: a, service: users, path: /a, for_each: \"$(body.l)\" }]", "error `a` is a list and cannot be merged"),
-        ("parts: [{ name: a, service: users, path: /a, into: /x, for_each: \"x$(body.l)\" }]", "error `for_each` is one"),
+        (
+            "parts: [{ name: a, service: users, path: /a, for_each: \"$(body.l)\" }]",
+            "error `a` is a list and cannot be merged",
+        ),
+        (
+            "parts: [{ name: a, service: users, path: /a, into: /x, for_each: \"x$(body.l)\" }]",
+            "error `for_each` is one",
+        ),
         (&format!("parts:\n{a} }}\nvariants: [{{ drop: [/a] }}]"), "error a variant for everybody"),
-        (&format!("parts:\n{a} }}\nvariants: [{{ when: {{ consumer_group: [gld] }} }}]"), "error there is no consumer group `gld`"),
-        (&format!("parts:\n{a} }}\nvariants: [{{ when: {{ header: {{ x: '~(' }} }} }}]"), "error `~(` is no regular expression"),
-        (&format!("parts:\n{a} }}\nresponse_headers: [{{ name: X, from: [b] }}]"), "error there is no part `b`"),
+        (
+            &format!("parts:\n{a} }}\nvariants: [{{ when: {{ consumer_group: [gld] }} }}]"),
+            "error there is no consumer group `gld`",
+        ),
+        (
+            &format!("parts:\n{a} }}\nvariants: [{{ when: {{ header: {{ x: '~(' }} }} }}]"),
+            "error `~(` is no regular expression",
+        ),
+        (
+            &format!("parts:\n{a} }}\nresponse_headers: [{{ name: X, from: [b] }}]"),
+            "error there is no part `b`",
+        ),
         (
             &format!("parts:\n{a} }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"),
             "3:46 warning `a` and `b` may both write `/price` [2:11 `a` writes here]",
         ),
         (
-            &format!("parts:\n{a}, select: [price] }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"),
+            &format!(
+                "parts:\n{a}, select: [price] }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"
+            ),
             "3:46 error `a` and `b` both write `/price` [2:11 `a` writes here]",
         ),
     ] {
@@ -535,8 +584,12 @@ fn mistakes_are_found_at_load() {
     for fine in [
         format!("parts:\n{a}, select: [n] }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"),
         format!("parts:\n{a}, drop: [price] }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"),
-        format!("parts:\n{a}, rename: {{ price: old }} }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"),
-        format!("parts:\n{a} }}\n- {{ name: b, service: users, path: /b, into: /price, on_conflict: last }}\n"),
+        format!(
+            "parts:\n{a}, rename: {{ price: old }} }}\n- {{ name: b, service: users, path: /b, into: /price }}\n"
+        ),
+        format!(
+            "parts:\n{a} }}\n- {{ name: b, service: users, path: /b, into: /price, on_conflict: last }}\n"
+        ),
         format!("parts:\n{a}, select: [x] }}\n- {{ name: b, service: users, path: /b, select: [y] }}\n"),
     ] {
         assert_eq!(compiled(&fine, &Arc::default()).1, Vec::<String>::new(), "{fine}");
