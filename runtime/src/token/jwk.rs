@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::algorithm::Family;
 use super::verify::{Key, rsa_parameters};
-use super::{Algorithm, json};
+use super::{Algorithm, json, roca};
 
 /// The most keys of a set.
 pub const MAX_KEYS: usize = 100;
@@ -154,6 +154,9 @@ fn prepare_for(jwk: &Value, algorithm: Algorithm) -> Result<Key, String> {
             if !(256..=1024).contains(&components.n.len()) {
                 let bits = components.n.len() * 8;
                 return Err(format!("its modulus has {bits} bits; {algorithm} takes 2048 to 8192"));
+            }
+            if roca::is_weak(components.n) {
+                return Err("its private part can be computed (CVE-2017-15361); make a new key".into());
             }
             let parameters = rsa_parameters(algorithm);
             let key = parameters.and_then(|p| components.to_parsed_public_key(p).ok());

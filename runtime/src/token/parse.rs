@@ -157,6 +157,8 @@ mod tests {
     /// Cases of the signature vectors that want more tolerance than there is: a key whose `alg` is not the token's
     /// (PS256 for PS384, and `ES521`, which does not exist), and characters in base64url that are none.
     const TOO_LENIENT: [u64; 6] = [346, 347, 350, 351, 372, 373];
+    /// Cases that are called invalid and are, byte for byte, the valid case 357.
+    const MISPRINTED: [u64; 2] = [367, 370];
 
     /// Runs the JWS and JWK vectors of C2SP's Wycheproof, which are not part of the repository.
     #[test]
@@ -164,7 +166,7 @@ mod tests {
     fn wycheproof_agrees() {
         let folder = std::env::var("WYCHEPROOF").expect("WYCHEPROOF names the folder of the vectors");
         let folder = std::path::Path::new(&folder);
-        let mut counts = (0, 0);
+        let (mut counts, mut wrong) = ((0, 0), Vec::new());
         for (file, lenient) in
             [("json_web_signature_test.json", &TOO_LENIENT[..]), ("json_web_key_test.json", &[])]
         {
@@ -181,12 +183,18 @@ mod tests {
                     let id = case["tcId"].as_u64().expect("a number");
                     let jws = case["jws"].as_str().expect("a text");
                     let good = set.as_ref().is_ok_and(|set| verifies(set, jws));
+                    if !lenient.is_empty() && MISPRINTED.contains(&id) {
+                        continue;
+                    }
                     let want = case["result"] == "valid" && !lenient.contains(&id);
-                    assert_eq!(good, want, "{file} {id} {}: {:?}", case["comment"], set.as_ref().err());
+                    if good != want {
+                        wrong.push(format!("{file} {id} {}: {:?}", case["comment"], set.as_ref().err()));
+                    }
                     if good { counts.0 += 1 } else { counts.1 += 1 }
                 }
             }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(counts.0 > 0 && counts.1 > 0, "no cases");
         println!("{} accepted, {} refused", counts.0, counts.1);
     }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustls_pki_types::CertificateDer;
 
-use super::{Algorithm, pem};
+use super::{Algorithm, pem, roca};
 use crate::model::schema::Record;
 
 /// A key that verifies tokens of one algorithm, whatever a token says of itself. Cheap to clone.
@@ -91,9 +91,13 @@ impl Key {
         let wrong = || format!("this is not {}, which {algorithm} takes", algorithm.key_kind());
         if rsa_parameters(algorithm).is_some() {
             let key = aws_lc_rs::rsa::PublicKey::from_der(der).map_err(|_| wrong())?;
-            let bits = modulus_bits(key.as_ref()).ok_or_else(wrong)?;
+            let modulus = modulus(key.as_ref()).ok_or_else(wrong)?;
+            let bits = bits(modulus);
             if !(2048..=8192).contains(&bits) {
                 return Err(format!("this RSA key has {bits} bits; {algorithm} takes 2048 to 8192"));
+            }
+            if roca::is_weak(modulus) {
+                return Err("this RSA key's private part can be computed (CVE-2017-15361); make a new key".into());
             }
         }
         let key = ParsedPublicKey::new(verifier, der).map_err(|_| wrong())?;
@@ -208,13 +212,18 @@ fn public_algorithm(algorithm: Algorithm) -> Option<&'static dyn VerificationAlg
     })
 }
 
-/// The length of the modulus in a PKCS#1 public key (a DER sequence that begins with the modulus).
-fn modulus_bits(pkcs1: &[u8]) -> Option<usize> {
+/// The modulus in a PKCS#1 public key (a DER sequence that begins with it), without leading zeros.
+fn modulus(pkcs1: &[u8]) -> Option<&[u8]> {
     let (_, sequence) = der_value(0x30, pkcs1)?;
     let (length, modulus) = der_value(0x02, sequence)?;
     let modulus = modulus.get(..length)?;
     let start = modulus.iter().position(|b| *b != 0)?;
-    Some((modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize)
+    Some(&modulus[start..])
+}
+
+/// The length of a number without leading zeros.
+fn bits(number: &[u8]) -> usize {
+    number.len() * 8 - number.first().map_or(0, |b| b.leading_zeros() as usize)
 }
 
 /// The length that a DER value states, and everything from its first byte on.
@@ -254,12 +263,12 @@ mod tests {
         let mut der = vec![0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00, 0xc1];
         der.extend([0x55; 127]);
         der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
-        assert_eq!(modulus_bits(&der), Some(1024));
+        assert_eq!(modulus(&der).map(bits), Some(1024));
         let error = Key::public_der(Algorithm::RS256, &der).expect_err("it is too short");
         assert!(error.contains("has 1024 bits"), "{error}");
         for broken in [&der[..3], &der[..20], &[], &[0x30, 0xff], &[0x30, 0x02, 0x02, 0x01]] {
             assert!(Key::public_der(Algorithm::RS256, broken).is_err());
-            assert_eq!(modulus_bits(broken), None);
+            assert_eq!(modulus(broken), None);
         }
     }
 
