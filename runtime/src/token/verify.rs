@@ -97,7 +97,9 @@ impl Key {
                 return Err(format!("this RSA key has {bits} bits; {algorithm} takes 2048 to 8192"));
             }
             if roca::is_weak(modulus) {
-                return Err("this RSA key's private part can be computed (CVE-2017-15361); make a new key".into());
+                return Err(
+                    "this RSA key's private part can be computed (CVE-2017-15361); make a new key".into()
+                );
             }
         }
         let key = ParsedPublicKey::new(verifier, der).map_err(|_| wrong())?;
