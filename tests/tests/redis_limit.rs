@@ -437,3 +437,42 @@ fn named_limits_queues_and_calendars_count_alike_and_hits_can_be_given_back() {
     let ttl: u64 = redis::cmd("PTTL").arg(&key).query(&mut client).expect("the key exists and expires");
     assert!(ttl.abs_diff(daily.end_ms - daily.start_ms) < 86_400_000, "{ttl}");
 }
+
+#[test]
+fn what_one_key_charged_is_given_back_where_another_refuses() {
+    use gw_runtime::effect::Effects;
+    use gw_runtime::limit::Ask;
+    use gw_runtime::policy::{Answer, Effect};
+    let server = RedisServer::start();
+    settle_in_window();
+    worker(async {
+        let (effects, limiter) = (Effects::default(), RedisLimiter::new());
+        let limited = |limit, name| request(settings(&server), Algorithm::Fixed, &[(Period::Day, limit)], name);
+        let (wide, tight) = (limited(10.0, "wide"), limited(2.0, "tight"));
+        let mut verdicts = Vec::new();
+        for _ in 0..100 {
+            // A first connection may take its time.
+            if limiter.take(&Request { hits: 0, ..wide.clone() }).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while verdicts.len() < 4 {
+            let asks = [&wide, &tight].map(|r| Ask { request: r.clone(), dry_run: false });
+            match effects.perform(Effect::Limits(asks.into())).await {
+                Answer::Limits(Ok(all)) => verdicts.push(all.iter().all(|o| o.admitted)),
+                Answer::Limits(Err(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(verdicts, [true, true, false, false]);
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let look = taken(&limiter, &Request { hits: 0, ..wide.clone() }).await;
+            if lefts(&look) == [8.0] {
+                return;
+            }
+        }
+        panic!("two admitted requests were charged more than twice");
+    });
+}

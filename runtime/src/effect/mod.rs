@@ -1,6 +1,7 @@
 //! The waits that policies can cause, performed for them: a policy says what it needs, this does it.
 
 pub mod call;
+mod limits;
 pub mod redis;
 
 use crate::policy::{Answer, BodyError, Effect, Step};
@@ -22,6 +23,11 @@ impl Effects {
     pub async fn perform(&self, effect: Effect) -> Answer {
         match effect {
             Effect::Limit(request) => Answer::Limit(self.limiter.take(&request).await),
+            Effect::Limits(asks) => Answer::Limits(limits::take(&self.limiter, asks).await),
+            Effect::Sleep(time) => {
+                tokio::time::sleep(time).await;
+                Answer::Slept
+            }
             // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
             Effect::Call(_) => Answer::Call(Vec::new()),

@@ -124,16 +124,22 @@ impl Rule {
             false if self.queue > 0.0 => self.drain_ms(f64::from(hits) - left),
             _ => 0,
         };
+        let ends_s = || seconds_up(self.window_end_ms(now_ms).saturating_sub(now_ms));
+        let more_s = match (self.algorithm, retry_ms) {
+            (_, Some(ms)) => seconds_up(ms),
+            (Algorithm::Bucket, None) => seconds_up(self.drain_ms((cell.count + f64::from(hits)).min(1.0))),
+            _ => ends_s(),
+        };
         let reset_s = match self.algorithm {
             Algorithm::Fixed => match &self.calendar {
                 None if self.period != Period::Week => self.period.reset_s(now_ms),
-                _ => seconds_up(self.window_end_ms(now_ms).saturating_sub(now_ms)),
+                _ => ends_s(),
             },
-            Algorithm::Sliding if !exhausted => seconds_up(self.window_end_ms(now_ms).saturating_sub(now_ms)),
+            Algorithm::Sliding if !exhausted => ends_s(),
             Algorithm::Bucket if !exhausted => seconds_up(self.drain_ms(cell.count)),
             _ => seconds_up(retry_ms.unwrap_or_else(|| self.length_ms())),
         };
-        Usage { limit: self.limit, left, hits, exhausted, reset_s, retry_ms, delay_ms }
+        Usage { limit: self.limit, left, hits, exhausted, reset_s, more_s, retry_ms, delay_ms }
     }
 
     /// Until when a state means anything, in ms.

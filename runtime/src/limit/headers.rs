@@ -5,6 +5,14 @@ use super::{Algorithm, Outcome, Rule, Rules, Usage};
 use crate::message::name::OTHER;
 use crate::message::{Fields, names};
 
+/// Limits and how they stood, of one key or of several.
+#[derive(Clone, Copy)]
+pub struct Standing<'a> {
+    pub parts: &'a [(&'a Rules, &'a Outcome)],
+    /// Whether all of them let the request pass.
+    pub admitted: bool,
+}
+
 /// A limit of which the given share is used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
@@ -14,55 +22,77 @@ pub struct Warning {
     pub used_percent: u8,
 }
 
-/// What is left of a limit after this request, as Kong shows it: while another limit refuses the request, this one is
-/// not charged for it.
-fn remaining(usage: &Usage, outcome: &Outcome) -> f64 {
-    let charged = outcome.admitted || usage.exhausted;
-    (if charged { usage.left - f64::from(usage.hits) } else { usage.left }).max(0.0)
-}
-
-/// The limit that binds: the one with the least left, of equal ones the last (of Kong's the longest).
-fn binding<'a>(rules: &'a Rules, outcome: &'a Outcome) -> Option<(&'a Rule, &'a Usage)> {
-    let mut best: Option<(&Rule, &Usage)> = None;
-    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
-        if best.is_none_or(|(_, b)| remaining(usage, outcome) <= remaining(b, outcome)) {
-            best = Some((rule, usage));
-        }
+impl<'a> Standing<'a> {
+    /// Of one key.
+    pub fn of(part: &'a (&'a Rules, &'a Outcome)) -> Self {
+        Self { parts: std::slice::from_ref(part), admitted: part.1.admitted }
     }
-    best
+
+    fn each(self) -> impl Iterator<Item = (&'a Rule, &'a Usage)> {
+        self.parts.iter().flat_map(|(rules, outcome)| rules.rules.iter().zip(outcome.usages()))
+    }
+
+    /// What is left of a limit after this request, as Kong shows it: while another limit refuses the request, this one is
+    /// not charged for it.
+    fn remaining(self, usage: &Usage) -> f64 {
+        let charged = self.admitted || usage.exhausted;
+        (if charged { usage.left - f64::from(usage.hits) } else { usage.left }).max(0.0)
+    }
+
+    /// The limit that binds: the one with the least left, of equal ones the last (of Kong's the longest).
+    fn binding(self) -> Option<(&'a Rule, &'a Usage)> {
+        let mut best: Option<(&Rule, &Usage)> = None;
+        for (rule, usage) in self.each() {
+            if best.is_none_or(|(_, b)| self.remaining(usage) <= self.remaining(b)) {
+                best = Some((rule, usage));
+            }
+        }
+        best
+    }
+
+    /// When a refused request passes if nobody else comes; None for an admitted one, and for one that asks for more than a
+    /// whole limit.
+    pub fn retry_after_s(self) -> Option<u64> {
+        let mut longest = None;
+        for (_, usage) in self.each().filter(|(_, u)| u.exhausted) {
+            longest = longest.max(Some(seconds_up(usage.retry_ms?)));
+        }
+        longest
+    }
+
+    /// Names of the limits that refuse the request.
+    pub fn violated(self) -> impl Iterator<Item = &'a str> {
+        self.each().filter(|(_, u)| u.exhausted).map(|(rule, _)| rule.name())
+    }
+
+    /// The limit that is nearest its end, if `percent` of it is used. A bucket that holds a single request is always
+    /// either empty or full, so it says nothing.
+    pub fn warning(self, percent: f64) -> Option<Warning> {
+        let share = |(rule, u): &(&Rule, &Usage)| (1.0 - self.remaining(u) / rule.capacity()) * 100.0;
+        let telling = |(rule, _): &(&Rule, &Usage)| rule.algorithm != Algorithm::Bucket || rule.burst > 1.0;
+        let fullest = self.each().filter(telling).max_by(|a, b| share(a).total_cmp(&share(b)))?;
+        let used = share(&fullest);
+        let used_percent = used.clamp(0.0, 100.0).round() as u8;
+        (used + 1e-9 >= percent).then(|| Warning { limit: fullest.0.name().to_owned(), used_percent })
+    }
 }
 
 /// Kong's fields: `X-RateLimit-Limit-Minute` and `-Remaining-`, `RateLimit-Limit`, `-Remaining`, `-Reset`; for a
 /// refused request `Retry-After`.
-pub fn write(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
+pub fn write(fields: &mut Fields, standing: Standing<'_>) {
     let mut number = NumberText::default();
-    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
+    for (rule, usage) in standing.each() {
         let (limit, left) = rule.fields();
         untagged(fields, limit, number.text(usage.limit, false));
-        untagged(fields, left, number.text(remaining(usage, outcome), is_whole(rule)));
+        untagged(fields, left, number.text(standing.remaining(usage), is_whole(rule)));
     }
-    let Some((rule, usage)) = binding(rules, outcome) else { return };
+    let Some((rule, usage)) = standing.binding() else { return };
     untagged(fields, "RateLimit-Limit", number.text(usage.limit, false));
-    untagged(fields, "RateLimit-Remaining", number.text(remaining(usage, outcome), is_whole(rule)));
+    untagged(fields, "RateLimit-Remaining", number.text(standing.remaining(usage), is_whole(rule)));
     untagged(fields, "RateLimit-Reset", number.text(usage.reset_s as f64, true));
-    if let Some(seconds) = retry_after_s(outcome) {
+    if let Some(seconds) = standing.retry_after_s() {
         fields.append(&names::RETRY_AFTER, number.text(seconds as f64, true));
     }
-}
-
-/// When a refused request passes if nobody else comes; None for an admitted one, and for one that asks for more than a
-/// whole limit.
-pub fn retry_after_s(outcome: &Outcome) -> Option<u64> {
-    let mut longest = None;
-    for usage in outcome.usages().filter(|u| u.exhausted) {
-        longest = longest.max(Some(seconds_up(usage.retry_ms?)));
-    }
-    longest
-}
-
-/// Only Kong's own windows show fractions.
-fn is_whole(rule: &Rule) -> bool {
-    rule.algorithm != Algorithm::Fixed
 }
 
 /// None of these names has a tag, so none is looked for.
@@ -71,38 +101,35 @@ fn untagged(fields: &mut Fields, name: &str, value: &[u8]) {
     fields.push_tagged(OTHER, name.as_bytes(), value);
 }
 
-/// The fields of the IETF's draft: `RateLimit-Policy` with quota and window, `RateLimit` with what is left and when more
-/// comes.
-pub fn write_ietf(fields: &mut Fields, rules: &Rules, outcome: &Outcome) {
+/// Only Kong's own windows show fractions.
+fn is_whole(rule: &Rule) -> bool {
+    rule.algorithm != Algorithm::Fixed
+}
+
+/// The structured fields of the IETF's draft: `RateLimit-Policy` with quota `q` and window `w` of each limit, and
+/// `RateLimit` with what is left (`r`) and in how many seconds there is more (`t`). A bucket's quota is what may come at
+/// once, and its window the time in which that much comes again.
+pub fn write_ietf(fields: &mut Fields, standing: Standing<'_>) {
     use std::fmt::Write as _;
     let (mut policy, mut state) = (String::new(), String::new());
-    for (rule, usage) in rules.rules.iter().zip(outcome.usages()) {
+    for (rule, usage) in standing.each() {
         if !policy.is_empty() {
             policy.push_str(", ");
             state.push_str(", ");
         }
-        let name = rule.name();
-        let _ = write!(policy, "\"{name}\";q={};w={}", usage.limit.floor(), rule.period.seconds());
-        let _ = write!(state, "\"{name}\";r={};t={}", remaining(usage, outcome).floor(), usage.reset_s);
+        let (name, q, w) = (rule.name(), rule.capacity().floor(), rule.quota_window_s());
+        let _ = write!(policy, "\"{name}\";q={q};w={w}");
+        let r = if usage.exhausted { 0.0 } else { standing.remaining(usage).floor() };
+        let _ = write!(state, "\"{name}\";r={r};t={}", usage.more_s);
     }
-    fields.push(b"RateLimit-Policy", policy.as_bytes());
-    fields.push(b"RateLimit", state.as_bytes());
-}
-
-/// The limit that is nearest its end, if `percent` of it is used.
-pub fn warning(rules: &Rules, outcome: &Outcome, percent: f64) -> Option<Warning> {
-    let share = |u: &Usage| (1.0 - remaining(u, outcome) / u.limit) * 100.0;
-    let each = rules.rules.iter().zip(outcome.usages());
-    let (rule, fullest) = each.max_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))?;
-    let used = share(fullest);
-    let used_percent = used.clamp(0.0, 100.0).round() as u8;
-    (used + 1e-9 >= percent).then(|| Warning { limit: rule.name().to_owned(), used_percent })
+    untagged(fields, "RateLimit-Policy", policy.as_bytes());
+    untagged(fields, "RateLimit", state.as_bytes());
 }
 
 /// `X-RateLimit-Warning: "minute";used=85`.
 pub fn write_warning(fields: &mut Fields, warning: &Warning) {
     let text = format!("\"{}\";used={}", warning.limit, warning.used_percent);
-    fields.push(b"X-RateLimit-Warning", text.as_bytes());
+    untagged(fields, "X-RateLimit-Warning", text.as_bytes());
 }
 
 /// Writes numbers without allocating for whole ones.
@@ -148,9 +175,11 @@ mod tests {
         let cells = limits.iter().map(|&(.., count)| Cell { at_ms: NOW, count, previous: 0.0 });
         let outcome = Outcome::of(&rules, cells, 1, NOW);
         let mut fields = Fields::default();
-        write(&mut fields, &rules, &outcome);
-        write_ietf(&mut fields, &rules, &outcome);
-        if let Some(warning) = warning(&rules, &outcome, 80.0) {
+        let part = (&rules, &outcome);
+        let standing = Standing::of(&part);
+        write(&mut fields, standing);
+        write_ietf(&mut fields, standing);
+        if let Some(warning) = standing.warning(80.0) {
             write_warning(&mut fields, &warning);
         }
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();

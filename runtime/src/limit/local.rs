@@ -2,42 +2,34 @@
 //!
 //! Check and count are one step under a shard's lock, so no two workers can both take the last request.
 
+mod shard;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Cell, Key, MAX_RULES, Outcome, Rule, Rules};
+use super::{Cell, Key, Outcome, Rules};
+pub use shard::Entry;
+use shard::{Bounds, Shard};
 
 /// How many locks the keys are spread over.
 const SHARDS: usize = 128;
 
-/// How many keys are kept by default. A key takes about 250 bytes.
+/// How many keys are kept by default. A key of a consumer with one limit takes about 300 bytes, so all take 300 MB.
 const CAPACITY: usize = 1 << 20;
 
-/// How many keys are looked at when a new one comes: two finish off what has expired, more when space is needed.
-const SWEEP: usize = 2;
-const SWEEP_FULL: usize = 64;
-
 /// The counters of this process.
+///
+/// Memory is bounded by a number of keys. When a new one finds no room, an expired key goes; without one, that of 64
+/// which has used the least of its limits. So a flood of keys displaces itself: whoever wants to reset the counter of
+/// somebody at 80 % of a limit must bring 64 keys to 80 % of theirs.
 pub struct LocalStore {
     shards: Box<[Mutex<Shard>]>,
     hasher: ahash::RandomState,
     /// Keys per shard.
     capacity: usize,
-}
-
-#[derive(Default)]
-struct Shard {
-    index: HashMap<Arc<str>, u32, ahash::RandomState>,
-    slots: Vec<Slot>,
-    hand: usize,
-}
-
-struct Slot {
-    key: Arc<str>,
-    expires_ms: u64,
-    /// By the rules' ids. A plugin whose limits were changed finds the counters of those that stayed.
-    cells: Vec<(u64, Cell)>,
+    /// Whether changes of long-lived counters are remembered, for [`LocalStore::take_changed`].
+    tracked: AtomicBool,
 }
 
 impl Default for LocalStore {
@@ -46,59 +38,99 @@ impl Default for LocalStore {
     }
 }
 
+/// What is asked of a store under one key, together with other keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub rules: &'a Rules,
+    pub key: &'a Key,
+    pub hits: u32,
+    /// Its verdict refuses nothing.
+    pub dry_run: bool,
+}
+
 impl LocalStore {
-    /// A store that keeps about `capacity` keys. Beyond that an expired key makes room, else one that soon expires.
+    /// A store that keeps about `capacity` keys.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: ahash::RandomState::new(),
             capacity: capacity.div_ceil(SHARDS).max(1),
+            tracked: AtomicBool::new(false),
         }
     }
 
     /// Asks for `hits` under all rules at once: all count, or (unless refused requests count too) none.
     pub fn take(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) -> Outcome {
-        let mut shard = self.shard(key);
-        let Some(slot) = shard.slot(key.as_str(), hits > 0, self.capacity, now_ms) else {
-            return Outcome::of(rules, rules.rules.iter().map(|_| Cell::default()), hits, now_ms);
-        };
-        let mut cells = [Cell::default(); MAX_RULES];
-        for (cell, rule) in cells.iter_mut().zip(&rules.rules) {
-            *cell = rule.advance(slot.cell(rule), now_ms);
+        self.shard(key).take(rules, key.as_str(), hits, now_ms, self.bounds())
+    }
+
+    /// Asks under several keys at once, in one step: all count, or none but where refused requests count. A dry run counts
+    /// where it would have admitted what all others do.
+    pub fn take_all(&self, parts: &[Part<'_>], now_ms: u64) -> Vec<Outcome> {
+        let place = |part: &Part<'_>| self.place(part.key);
+        // In order of their places, so that no two requests wait for each other.
+        let mut places: Vec<usize> = parts.iter().map(place).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut shards: Vec<_> = places.iter().map(|&p| (p, lock(&self.shards[p]))).collect();
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for part in parts {
+            let held = shards.iter().find(|(p, _)| *p == place(part));
+            outcomes.extend(held.map(|(_, s)| s.look(part.rules, part.key.as_str(), part.hits, now_ms)));
         }
-        let outcome = Outcome::of(rules, cells.iter().copied(), hits, now_ms);
-        if hits > 0 {
-            let counts = outcome.admitted || rules.count_rejected;
-            for (rule, cell) in rules.rules.iter().zip(cells) {
-                slot.store(rule, rule.charge(cell, if counts { f64::from(hits) } else { 0.0 }));
+        let admitted = parts.iter().zip(&outcomes).all(|(part, o)| part.dry_run || o.admitted);
+        for (part, outcome) in parts.iter().zip(&outcomes) {
+            let counts = (admitted && outcome.admitted) || part.rules.count_rejected;
+            let held = shards.iter_mut().find(|(p, _)| *p == place(part));
+            if let Some((_, shard)) = held.filter(|_| counts && part.hits > 0) {
+                let charge = |_: usize, rule: &super::Rule, cell| rule.charge(cell, f64::from(part.hits));
+                shard.change(part.rules, part.key.as_str(), true, now_ms, self.bounds(), charge);
             }
         }
-        outcome
+        outcomes
     }
 
     /// Takes back what an admitted request was charged.
     pub fn give_back(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) {
-        let mut shard = self.shard(key);
-        let Some(slot) = shard.slot(key.as_str(), false, self.capacity, now_ms) else { return };
-        for rule in &rules.rules {
-            let mut cell = rule.advance(slot.cell(rule), now_ms);
-            cell.count = (cell.count - f64::from(hits)).max(0.0);
-            slot.store(rule, cell);
-        }
+        self.shard(key).change(rules, key.as_str(), false, now_ms, self.bounds(), |_, _, cell| Cell {
+            count: (cell.count - f64::from(hits)).max(0.0),
+            ..cell
+        });
     }
 
     /// Replaces the counters of a key by what another store says, with `extra` hits on top.
     fn replace(&self, rules: &Rules, key: &Key, cells: &[Cell], extra: u32, now_ms: u64) {
-        let mut shard = self.shard(key);
-        let Some(slot) = shard.slot(key.as_str(), true, self.capacity, now_ms) else { return };
-        for (rule, cell) in rules.rules.iter().zip(cells) {
-            slot.store(rule, rule.charge(rule.advance(*cell, now_ms), f64::from(extra)));
-        }
+        let state = |i: usize, rule: &super::Rule, held| {
+            let cell = cells.get(i).map_or(held, |c| rule.advance(*c, now_ms));
+            rule.charge(cell, f64::from(extra))
+        };
+        self.shard(key).change(rules, key.as_str(), true, now_ms, self.bounds(), state);
+    }
+
+    /// From now on remembers which keys change under limits of a day or longer.
+    pub fn track(&self) {
+        self.tracked.store(true, Ordering::Relaxed);
+    }
+
+    /// The counters that changed since this was last called, once [`LocalStore::track`] was.
+    pub fn take_changed(&self) -> Vec<Entry> {
+        self.shards.iter().flat_map(|s| lock(s).take_changed()).collect()
+    }
+
+    /// All counters that outlive the next hour.
+    pub fn all_kept(&self, now_ms: u64) -> Vec<Entry> {
+        self.shards.iter().flat_map(|s| lock(s).all_kept(now_ms)).collect()
+    }
+
+    /// Puts back counters that were kept elsewhere. Those that exist are left alone.
+    pub fn restore(&self, entry: Entry, now_ms: u64) {
+        let place = self.hasher.hash_one(&*entry.key) as usize % SHARDS;
+        lock(&self.shards[place]).restore(entry, self.capacity, now_ms);
     }
 
     /// How many keys are held.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| lock(s).slots.len()).sum()
+        self.shards.iter().map(|s| lock(s).len()).sum()
     }
 
     /// Whether no key is held.
@@ -106,85 +138,22 @@ impl LocalStore {
         self.len() == 0
     }
 
+    fn bounds(&self) -> Bounds {
+        Bounds { capacity: self.capacity, tracked: self.tracked.load(Ordering::Relaxed) }
+    }
+
+    fn place(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key.as_str()) as usize % SHARDS
+    }
+
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        let hash = self.hasher.hash_one(key.as_str());
-        lock(&self.shards[hash as usize % SHARDS])
+        lock(&self.shards[self.place(key)])
     }
 }
 
 /// A panic elsewhere leaves counters that are whole, so a poisoned lock is taken all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slot {
-    fn cell(&self, rule: &Rule) -> Cell {
-        self.cells.iter().find(|(id, _)| *id == rule.id()).map_or(Cell::default(), |(_, c)| *c)
-    }
-
-    fn store(&mut self, rule: &Rule, cell: Cell) {
-        self.expires_ms = self.expires_ms.max(rule.expires_ms(cell));
-        match self.cells.iter_mut().find(|(id, _)| *id == rule.id()) {
-            Some((_, c)) => *c = cell,
-            None => self.cells.push((rule.id(), cell)),
-        }
-    }
-}
-
-impl Shard {
-    fn slot(&mut self, key: &str, create: bool, capacity: usize, now_ms: u64) -> Option<&mut Slot> {
-        let at = match self.index.get(key) {
-            Some(at) => *at,
-            None if create => self.insert(key, capacity, now_ms),
-            None => return None,
-        };
-        self.slots.get_mut(at as usize)
-    }
-
-    fn insert(&mut self, key: &str, capacity: usize, now_ms: u64) -> u32 {
-        self.make_room(capacity, now_ms);
-        let key: Arc<str> = key.into();
-        let at = self.slots.len() as u32;
-        self.index.insert(Arc::clone(&key), at);
-        self.slots.push(Slot { key, expires_ms: 0, cells: Vec::with_capacity(1) });
-        at
-    }
-
-    fn make_room(&mut self, capacity: usize, now_ms: u64) {
-        for _ in 0..SWEEP {
-            if self.turn().is_some_and(|at| self.slots[at].expires_ms <= now_ms) {
-                self.remove(self.hand);
-            }
-        }
-        if self.slots.len() < capacity {
-            return;
-        }
-        let mut victim = (u64::MAX, 0);
-        for _ in 0..SWEEP_FULL {
-            let Some(at) = self.turn() else { return };
-            victim = victim.min((self.slots[at].expires_ms, at));
-            if victim.0 <= now_ms {
-                break;
-            }
-        }
-        self.remove(victim.1);
-    }
-
-    /// Moves the hand on by one.
-    fn turn(&mut self) -> Option<usize> {
-        self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
-        (!self.slots.is_empty()).then_some(self.hand)
-    }
-
-    fn remove(&mut self, at: usize) {
-        let gone = self.slots.swap_remove(at);
-        self.index.remove(&gone.key);
-        if let Some(moved) = self.slots.get(at)
-            && let Some(index) = self.index.get_mut(&moved.key)
-        {
-            *index = at as u32;
-        }
-    }
 }
 
 /// Counters that are kept here and settled with a shared store every so often (`sync_rate`).
@@ -355,7 +324,7 @@ impl SyncStores {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Algorithm, Identifier, Period};
+    use super::super::{Algorithm, Identifier, Period, Rule};
     use super::*;
 
     const NOW: u64 = 30_000_000 * 60_000;
@@ -429,8 +398,51 @@ mod tests {
         assert_eq!(lefts(&store.take(&year, &key("long"), 0, later)), [4.0], "short-lived keys made room");
         assert!(store.len() <= SHARDS * 8);
         // Every key that is left is found, so index and slots agree.
-        let held: usize = store.shards.iter().map(|s| lock(s).index.len()).sum();
-        assert_eq!(held, store.len());
+        assert!(store.shards.iter().all(|s| lock(s).is_whole()));
+    }
+
+    #[test]
+    fn a_flood_of_keys_displaces_itself_and_not_who_is_near_a_limit() {
+        let store = LocalStore::with_capacity(SHARDS * 100);
+        let r = rules(&[(Period::Minute, 10.0)], false);
+        let heavy: Vec<Key> = (0..500).map(|n| key(&format!("honest{n}"))).collect();
+        for k in &heavy {
+            (0..8).for_each(|_| drop(store.take(&r, k, 1, NOW)));
+        }
+        // Longer windows must not help the flood either.
+        let flood = rules(&[(Period::Year, 10.0)], false);
+        for n in 0..100_000 {
+            store.take(&flood, &key(&format!("flood{n}")), 1, NOW + n / 100);
+        }
+        assert!(store.len() <= SHARDS * 100);
+        let kept = heavy.iter().filter(|k| lefts(&store.take(&r, k, 0, NOW + 5000)) == [2.0]).count();
+        assert_eq!(kept, heavy.len());
+        assert!(store.shards.iter().all(|s| lock(s).is_whole()));
+    }
+
+    #[test]
+    fn keys_that_are_asked_together_count_together_or_not_at_all() {
+        let store = LocalStore::default();
+        let (a, b, c) = (key("a"), key("b"), key("c"));
+        let (two, five, one) = (
+            Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Minute, 2.0).named("two")], count_rejected: false },
+            rules(&[(Period::Minute, 5.0)], false),
+            rules(&[(Period::Minute, 1.0)], false),
+        );
+        let ask = |second: &Key| {
+            let part = |rules, key, dry_run| Part { rules, key, hits: 1, dry_run };
+            let parts = [part(&five, &a, false), part(&two, second, false), part(&one, &c, true)];
+            let outcomes = store.take_all(&parts, NOW);
+            outcomes.iter().map(|o| o.admitted).collect::<Vec<_>>()
+        };
+        assert_eq!(ask(&b), [true, true, true]);
+        assert_eq!(ask(&b), [true, true, false], "the dry run would refuse");
+        assert_eq!(ask(&b), [true, false, false]);
+        assert_eq!(lefts(&store.take(&five, &a, 0, NOW)), [3.0], "refused by one, charged by none");
+        assert_eq!(lefts(&store.take(&one, &c, 0, NOW)), [0.0]);
+        assert_eq!(ask(&a), [true, true, false], "two limits under one key");
+        assert_eq!(lefts(&store.take(&five, &a, 0, NOW)), [2.0]);
+        assert_eq!(lefts(&store.take(&two, &a, 0, NOW)), [1.0]);
     }
 
     #[test]

@@ -32,6 +32,14 @@ pub struct Request {
     pub now_ms: u64,
 }
 
+/// One of several decisions on the same request.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub request: Request,
+    /// Its verdict refuses nothing.
+    pub dry_run: bool,
+}
+
 /// The stem of a request's counters: `ROUTE:SERVICE:IDENTIFIER`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key(String);
@@ -106,6 +114,8 @@ pub struct Usage {
     /// Seconds, rounded up: until the window ends by Kong's reckoning; of a bucket, until the next request fits or it is
     /// full.
     pub reset_s: u64,
+    /// Seconds, rounded up, until there is more: until the window really ends; of a bucket, until one more request fits.
+    pub more_s: u64,
     /// Of a refused request: ms until it would pass if nobody else came. None where it never would, as it asks for more
     /// than the whole limit.
     pub retry_ms: Option<u64>,

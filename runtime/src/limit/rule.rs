@@ -87,6 +87,20 @@ impl Rule {
         }
     }
 
+    /// How many requests may come at once, when none came before.
+    pub fn capacity(&self) -> f64 {
+        if self.algorithm == Algorithm::Bucket { self.burst } else { self.limit }
+    }
+
+    /// In how many seconds [`Rule::capacity`] requests come, rounded up.
+    pub fn quota_window_s(&self) -> u64 {
+        let seconds = self.period.seconds() as f64;
+        if self.algorithm != Algorithm::Bucket {
+            return self.period.seconds();
+        }
+        ((self.burst / self.limit * seconds).ceil() as u64).max(1)
+    }
+
     /// Tells its counters from those of other limits of the same key; equal for the same name, algorithm and period.
     pub fn id(&self) -> u64 {
         self.id

@@ -2,6 +2,7 @@
 
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::schema::Record;
 
 pub const FORGEABLE_DOC: &str = "\
 ## What it does
@@ -41,6 +42,9 @@ Add an authenticator (`jwt`, `key-auth`, ...), or say what happens: `limit_by: i
 pub fn forgeable(facts: &Facts<'_>, diags: &mut Diags) {
     let trusts_all = facts.model.gateway.trusted_ips.iter().any(|net| net.prefix_len() == 0);
     for plugin in facts.plugins("rate-limiting") {
+        for limit in plugin.config.records("limits") {
+            named(limit, trusts_all, diags);
+        }
         let (why, help) = match plugin.config.str("limit_by") {
             Some("header") => {
                 let name = plugin.config.str("header_name").unwrap_or("the header");
@@ -62,6 +66,31 @@ pub fn forgeable(facts: &Facts<'_>, diags: &mut Diags) {
             .label("the client chooses this key")
             .help(help),
         );
+    }
+}
+
+/// A limit is forgeable by any part of its key that clients choose, and by a weight that they choose.
+fn named(limit: &Record, trusts_all: bool, diags: &mut Diags) {
+    let mut report = |span, why: String, help: &str| {
+        let name = limit.str("name").unwrap_or_default();
+        let message = format!("clients can dodge the limit `{name}`: {why}");
+        let finding = Diagnostic::new(&codes::FORGEABLE_LIMIT_KEY, span, message);
+        diags.push(finding.label("the client chooses this").help(help.to_owned()));
+    };
+    for word in limit.strings("by") {
+        match word.value.split_once(':') {
+            Some(("header", name)) => report(
+                word.span,
+                format!("every new value of `{name}` is a new budget"),
+                "count by `consumer`, `ip` or `claim:NAME`",
+            ),
+            None if word.value == "ip" && trusts_all => report(
+                word.span,
+                "`trusted_ips` trusts everybody, so clients choose the address they are counted by".to_owned(),
+                "let `gateway.trusted_ips` list only your own proxies",
+            ),
+            _ => {}
+        }
     }
 }
 
@@ -112,6 +141,14 @@ mod tests {
             &yaml,
             &["4: clients can dodge this limit: every new value of `X`"],
         );
+    }
+
+    #[test]
+    fn named_limits_may_be_forgeable_too() {
+        let limit = |by: &str| format!("{BASE}plugins:\n- {{name: rate-limiting, config: {{limits: [{{name: l, limit: 1, period: day, by: [{by}]}}]}}}}\n");
+        let dodged = ["4: clients can dodge the limit `l`: every new value of `X`"];
+        check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, 'header:X'"), &dodged);
+        check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, ip"), &[]);
     }
 
     #[test]

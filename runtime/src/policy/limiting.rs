@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::{Cx, redis_topology as topology};
 use crate::diag::{Diagnostic, codes};
-use crate::exchange::Exchange;
 use crate::limit::redis::{DEFAULT_MAX_WAIT, RedisTls, Topology};
-use crate::limit::{Algorithm, Identifier, Period, RedisSettings, Rule};
+use crate::limit::{Algorithm, Period, RedisSettings, Rule};
 use crate::model::schema::{Field, Kind, MILLIS, PORT, Record, Rule as Text, STR};
 
 /// A number of requests; fractions are allowed, as in Kong.
@@ -181,41 +180,4 @@ pub fn periods(config: &Record, path: &str, algorithm: Algorithm, cx: &mut Cx<'_
         }
     }
     Some(rules)
-}
-
-/// By whom a plugin counts.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LimitBy {
-    Consumer,
-    Credential,
-    Ip,
-    Service,
-    Header(crate::message::FieldName),
-    Path(String),
-}
-
-impl LimitBy {
-    /// Whose counters a request falls on; its address where it has nothing of the kind.
-    pub fn identifier<'a>(&'a self, x: &'a Exchange) -> Identifier<'a> {
-        let credential = || x.identity.as_ref()?.credential_id.as_deref().map(str::as_bytes);
-        let found = match self {
-            Self::Consumer => x.consumer().map(|c| c.id.as_bytes()).or_else(credential),
-            Self::Credential => credential(),
-            Self::Ip => None,
-            Self::Service => {
-                x.service.and_then(|s| x.snapshot.services.get(s.0 as usize)).map(|s| s.id.as_bytes())
-            }
-            Self::Header(name) => x.request.fields.get(name),
-            // Kong compares the raw path; another spelling of the same path must not escape the limit.
-            Self::Path(path) => {
-                (x.request.raw_path == *path || x.request.path == *path).then_some(path.as_bytes())
-            }
-        };
-        match found {
-            Some(text) => Identifier::Text(text),
-            // The peer's address was written out when it connected.
-            None if x.client.ip == x.client.peer.ip() => Identifier::Text(x.client.peer_text.as_bytes()),
-            None => Identifier::Ip(x.client.ip),
-        }
-    }
 }

@@ -20,6 +20,8 @@ pub mod ip_restriction;
 pub mod json_xml;
 pub mod jwt;
 pub mod key_auth;
+pub mod limit_by;
+pub mod limit_notes;
 pub mod limiting;
 pub mod media;
 pub mod order;
@@ -95,6 +97,11 @@ pub enum Effect {
     },
     /// Decide on limits whose counters are shared beyond this process.
     Limit(Box<limit::Request>),
+    /// The same under several keys at once: a request passes only if all let it, and one that is refused is charged under
+    /// none of them (but where refused requests count).
+    Limits(Vec<limit::Ask>),
+    /// Go on after so long.
+    Sleep(std::time::Duration),
     /// Send these requests, all at the same time. How many there may be is the policy's to bound.
     Call(Vec<call::Call>),
     /// Send requests one after the other or at the same time, as this says.
@@ -108,6 +115,10 @@ pub enum Answer {
     Body(Result<(), BodyError>),
     /// How the limits stood, or why nobody knows.
     Limit(Result<limit::Outcome, limit::StoreError>),
+    /// The same of each key, in the order in which they were given.
+    Limits(Result<Vec<limit::Outcome>, limit::StoreError>),
+    /// The time is over.
+    Slept,
     /// What came of each call, in the order in which they were given.
     Call(Vec<Result<call::CallResponse, call::CallError>>),
     /// The series, which knows what came of it.

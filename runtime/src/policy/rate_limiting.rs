@@ -1,186 +1,71 @@
 //! `rate-limiting`: so many requests a period.
 
+mod config;
+mod fields;
+
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::limiting::{self, AMOUNT, LEGACY, LimitBy};
+use super::limit_by::LimitBy;
+use super::limit_notes::{Notes, Verdict};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
-use crate::diag::{Diagnostic, Severity, codes};
 use crate::exchange::Exchange;
-use crate::limit::local::{SyncStore, SyncStores};
-use crate::limit::{self, Algorithm, Key, LocalStore, Outcome, RedisSettings, Rules, StoreError};
-use crate::message::FieldName;
-use crate::model::schema::{Field, HEADER, Kind, Record, Rule as Text, STR};
-
-static PLUGIN: Descriptor = Descriptor {
-    name: "rate-limiting",
-    summary: "admit only so many requests per second, minute, hour, day, month or year",
-    doc: "\
-## What it does
-Counts requests by consumer, credential, address, service, header or path, and refuses those beyond the limit. Several
-periods may be limited at once; a request must fit all of them.
-
-## Why
-No client can take more than its share, and an upstream is never asked for more than it can bear.
-
-## Example
-```yaml
-plugins:
-  - name: rate-limiting
-    config:
-      minute: 60
-      hour: 1000
-      policy: redis
-      redis: { host: redis.internal }
-```
-
-## Behaviour
-A refused request is answered with 429 (`error_code`) and `error_message`, and never reaches the upstream.
-
-Counters belong to what the plugin is attached to: a plugin of a route counts that route's requests, a plugin of a
-service those of all its routes together, a global plugin those of all services. Who has no consumer (credential,
-header, ...) is counted by address.
-
-**Headers.** Every response says `X-RateLimit-Limit-Minute` and `X-RateLimit-Remaining-Minute` (and so on for each
-period), and of the period that has the least left `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` in
-seconds; a refusal also says `Retry-After`. `hide_client_headers` leaves them all out. `ietf_headers` adds
-`RateLimit-Policy` and `RateLimit`. `warn_at: 80` adds `X-RateLimit-Warning: \"minute\";used=80` to responses from the
-moment that 80 % of a limit is used.
-
-**Where counters live.** `policy: local` counts in this process, exactly, across all its workers and over reloads; each
-gateway counts for itself. `policy: redis` counts in Redis: check and count are one step there, by the clock of Redis,
-so all gateways together admit the limit exactly. With a `sync_rate` of s seconds, requests no longer wait for Redis: each
-gateway counts for itself and settles every s seconds; N gateways may then admit up to
-`2 × (N − 1) × rate × s` more than the limit.
-
-**When Redis is away.** No request waits longer than `redis.max_wait`. A Redis that does not answer within that time counts as
-down: no further request waits for it, and in the background it is asked, by one probe at a time and at the latest every
-second, until it answers quickly enough again. `on_store_error` says what happens meanwhile: `allow` lets requests pass without
-headers (as `fault_tolerant: true` does), `deny` answers 503 with `Retry-After`, `local` counts in this process until Redis
-is back. Without `on_store_error` it is `fault_tolerant` that decides; false answers 500, as Kong does.
-
-**Several servers.** `redis.cluster_nodes` names nodes of a Redis Cluster, from which the others are learnt; all counters of
-a request lie in one slot. `redis.sentinel_master` and `redis.sentinel_nodes` name a master that sentinels watch; after a
-failover the new one is found within a second or two. A new master knows only what was replicated to it before, so what
-was counted in that moment may be lost. Each worker has one connection to each server, and what its requests ask in one turn
-of its event loop goes out together.
-
-**Algorithms.** `fixed-window` is Kong's: calendar windows in UTC; up to twice the limit may pass around the edge of one.
-`sliding-window` weighs in what is left of the last window. `token-bucket` lets `burst` requests through at once and then
-as many as the limit's rate gives: in any time t no more than `burst + rate × t`. `smooth` is a token bucket with a burst
-of 1: evenly spaced. `burst` applies to the shortest period; longer ones have their limit as burst.
-
-Refused requests do not count with `local` and do count with `redis`, as in Kong; `count_rejected` says otherwise.
-",
-    fields: &FIELDS,
-    consumer_scope: true,
-    extension: false,
-    identity_headers: &[],
-};
-
-const OWN: [Field; 22] = [
-    Field::new("second", AMOUNT, "Requests per second."),
-    Field::new("minute", AMOUNT, "Requests per minute."),
-    Field::new("hour", AMOUNT, "Requests per hour."),
-    Field::new("day", AMOUNT, "Requests per day."),
-    Field::new("month", AMOUNT, "Requests per month."),
-    Field::new("year", AMOUNT, "Requests per year."),
-    Field::new(
-        "limit_by",
-        Kind::Enum(&["consumer", "credential", "ip", "service", "header", "path"]),
-        "By whom requests are counted; who has none of it is counted by address.",
-    )
-    .default("\"consumer\""),
-    Field::new("header_name", HEADER, "The header whose value is counted by, with `limit_by: header`."),
-    Field::new("path", Kind::Str(Text::Path), "The path that is counted, with `limit_by: path`."),
-    Field::new(
-        "policy",
-        Kind::Enum(&["local", "redis"]),
-        "Where counters live. Kong's `cluster` needs a database, so it does not exist here.",
-    )
-    .default("\"local\""),
-    Field::new(
-        "fault_tolerant",
-        Kind::Bool,
-        "Whether requests pass while Redis cannot be reached; else they are answered with 500.",
-    )
-    .default("true"),
-    Field::new("hide_client_headers", Kind::Bool, "Whether responses say nothing about limits.")
-        .default("false"),
-    Field::new("error_code", AMOUNT, "Status of a refusal, 400 to 599.").default("429"),
-    Field::new("error_message", STR, "Message of a refusal.").default("\"API rate limit exceeded\""),
-    Field::new(
-        "sync_rate",
-        Kind::Num { min: -1.0, max: f64::MAX },
-        "Seconds between settlements with Redis, at least 0.02; -1 asks Redis at every request.",
-    )
-    .default("-1"),
-    Field::new("redis", Kind::Record(limiting::REDIS), "Where Redis is.").default("{}"),
-    Field::new(
-        "algorithm",
-        Kind::Enum(&["fixed-window", "sliding-window", "token-bucket", "smooth"]),
-        "How requests are counted.",
-    )
-    .default("\"fixed-window\"")
-    .extension(),
-    Field::new(
-        "burst",
-        AMOUNT,
-        "Requests that may come at once, with `token-bucket` (else the limit) and `smooth` (else 1).",
-    )
-    .extension(),
-    Field::new(
-        "warn_at",
-        Kind::Num { min: f64::MIN_POSITIVE, max: 100.0 },
-        "Percent of a limit from which on responses carry `X-RateLimit-Warning`.",
-    )
-    .extension(),
-    Field::new(
-        "on_store_error",
-        Kind::Enum(&["allow", "deny", "local"]),
-        "What happens while Redis cannot be reached; goes before `fault_tolerant`.",
-    )
-    .extension(),
-    Field::new("ietf_headers", Kind::Bool, "Whether to send `RateLimit-Policy` and `RateLimit` too.")
-        .default("false")
-        .extension(),
-    Field::new(
-        "count_rejected",
-        Kind::Bool,
-        "Whether refused requests count. By default they do with `redis` and do not with `local`.",
-    )
-    .extension(),
-];
-
-const FIELDS: [Field; OWN.len() + LEGACY.len()] = {
-    let mut all = [OWN[0]; OWN.len() + LEGACY.len()];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < OWN.len() { OWN[i] } else { LEGACY[i - OWN.len()] };
-        i += 1;
-    }
-    all
-};
+use crate::limit::headers::{self, Standing};
+use crate::limit::local::{Lease, Part, SyncStore};
+use crate::limit::{self, Ask, Key, LocalStore, Outcome, RedisSettings, Rules, StoreError};
+use crate::message::{FieldName, names};
+use crate::model::schema::Record;
+use fields::PLUGIN;
 
 /// See the module.
 pub struct RateLimiting {
-    rules: Arc<Rules>,
-    by: LimitBy,
-    scope: String,
+    /// At least one; those that refuse nothing are last.
+    groups: Vec<Group>,
     store: Store,
     local: Arc<LocalStore>,
     on_error: OnError,
     show: bool,
     ietf: bool,
+    problem: bool,
     warn_at: Option<f64>,
+    /// Most that may wait for their turn at once, and how many do; none where nobody may.
+    queue: Option<(usize, Arc<AtomicUsize>)>,
     /// None where the config names no error status, for which Kong answers 500.
     error_code: Option<u16>,
     error_message: String,
 }
 
+/// Limits with one key and one weight: they are decided on in one step.
+pub(super) struct Group {
+    rules: Arc<Rules>,
+    /// The same for requests that may wait for their turn.
+    queued: Option<Arc<Rules>>,
+    by: LimitBy,
+    scope: String,
+    weight: Weight,
+    dry_run: bool,
+}
+
+/// How many requests a request counts as.
+#[derive(Clone, Debug, PartialEq)]
+enum Weight {
+    Constant(u32),
+    /// What this request header says, else so many.
+    Header(FieldName, u32),
+    /// What this response header says, else so many.
+    Cost(FieldName, u32),
+}
+
 enum Store {
     Local,
-    Redis { settings: Arc<RedisSettings>, sync: Option<Arc<SyncStore>> },
+    Redis {
+        settings: Arc<RedisSettings>,
+        sync: Option<Arc<SyncStore>>,
+        /// For what responses cost: it is charged while nobody waits.
+        costs: Arc<SyncStore>,
+    },
 }
 
 /// What happens when Redis gives no answer.
@@ -193,57 +78,63 @@ enum OnError {
     Local,
 }
 
-/// The least `sync_rate`, in seconds.
-const LEAST_SYNC: f64 = 0.02;
+/// A place among those who may wait; given back when the request has had its turn or has gone.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the response is to be charged under, by group.
+struct Owed {
+    keys: Vec<(usize, Key)>,
+    _lease: Option<Lease>,
+}
 
 impl Policy for RateLimiting {
     const PLUGIN: &'static Descriptor = &PLUGIN;
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
-        let rules = rules(config, cx);
-        let by = limit_by(config, cx);
-        let store = store(config, cx);
-        let error_code = config.num("error_code").unwrap_or(429.0);
-        if !(400.0..600.0).contains(&error_code) {
-            let mut finding = Diagnostic::new(
-                &codes::INVALID_VALUE,
-                config.span_of("error_code"),
-                format!("`error_code` {error_code} is no error, so refused requests are answered with 500"),
-            );
-            finding.severity = Severity::Warning;
-            cx.diags.push(finding.help("choose a status from 400 to 599; 429 is what clients expect"));
-        }
+        let groups = config::groups(config, cx);
+        let store = config::store(config, cx);
+        let error_code = config::error_code(config, cx);
+        let waiters = config.int("delay_waiters").and_then(|n| usize::try_from(n).ok()).unwrap_or(100);
         Some(Self {
-            rules: Arc::new(rules?),
-            by: by?,
-            scope: limit::scope(cx.route_id, cx.service_id),
+            groups: groups?,
             store: store?,
             local: cx.shared.get::<LocalStore>(),
-            on_error: match (config.str("on_store_error"), config.bool("fault_tolerant")) {
-                (Some("deny"), _) => OnError::Deny,
-                (Some("local"), _) => OnError::Local,
-                (Some(_), _) | (None, true) => OnError::Allow,
-                (None, false) => OnError::Fail,
-            },
+            on_error: config::on_error(config),
             show: !config.bool("hide_client_headers"),
             ietf: config.bool("ietf_headers"),
+            problem: config.bool("problem_details"),
             warn_at: config.num("warn_at"),
-            error_code: (400.0..600.0).contains(&error_code).then_some(error_code as u16),
+            queue: config.get("delay").map(|_| (waiters, Arc::default())),
+            error_code,
             error_message: config.str("error_message").unwrap_or_default().to_owned(),
         })
     }
 
     fn request(&self, x: &mut Exchange) -> Flow {
-        match &self.store {
-            Store::Local => self.decide_here(x),
-            Store::Redis { settings, sync } => Flow::Await(Effect::Limit(Box::new(limit::Request {
-                redis: Arc::clone(settings),
-                rules: Arc::clone(&self.rules),
-                key: Key::new(&self.scope, self.by.identifier(x)),
-                hits: 1,
-                sync: sync.clone(),
-                now_ms: x.now.unix_ms,
-            }))),
+        if let Some((most, waiting)) = &self.queue {
+            let place = Place(Arc::clone(waiting));
+            if waiting.fetch_add(1, Ordering::AcqRel) < *most {
+                x.keep(place);
+            }
+        }
+        let waits = x.kept::<Place>().is_some();
+        self.remember(x);
+        let Store::Redis { .. } = &self.store else { return self.decide_here(x) };
+        let mut asks: Vec<Ask> =
+            self.groups.iter().filter_map(|group| self.ask(group, waits, x)).collect();
+        match (asks.len(), asks.pop()) {
+            (1, Some(ask)) => Flow::Await(Effect::Limit(Box::new(ask.request))),
+            (_, Some(last)) => {
+                asks.push(last);
+                Flow::Await(Effect::Limits(asks))
+            }
+            (_, None) => Flow::Next,
         }
     }
 
@@ -256,20 +147,57 @@ impl Policy for RateLimiting {
 
     fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
         let error = match answer {
-            Answer::Limit(Ok(outcome)) => return self.conclude(x, &outcome),
-            Answer::Limit(Err(error)) => error,
+            Answer::Limit(Ok(outcome)) => return self.conclude(x, std::slice::from_ref(&outcome)),
+            Answer::Limits(Ok(outcomes)) => return self.conclude(x, &outcomes),
+            Answer::Slept => {
+                x.slots.retain(|s| !s.is::<Place>());
+                return Flow::Next;
+            }
+            Answer::Limit(Err(error)) | Answer::Limits(Err(error)) => error,
             _ => return Flow::Next,
         };
         // For the log: the limit was not applied as configured.
         x.keep::<StoreError>(error);
+        Notes::add(x, "store", Verdict::Unchecked, 0);
+        if self.on_error == OnError::Local {
+            return self.decide_here(x);
+        }
+        x.slots.retain(|s| !s.is::<Place>() && !s.is::<Owed>());
         match self.on_error {
-            OnError::Allow => Flow::Next,
-            OnError::Local => self.decide_here(x),
+            OnError::Allow | OnError::Local => Flow::Next,
             OnError::Fail => Flow::Reply(unexpected()),
             OnError::Deny => {
                 let message = "The rate limit cannot be checked at the moment";
                 let reply = Reply::error(&x.request, x.request_id, 503, message);
-                Flow::Reply(reply.field(crate::message::names::RETRY_AFTER, "1"))
+                Flow::Reply(reply.field(names::RETRY_AFTER, "1"))
+            }
+        }
+    }
+
+    fn response(&self, x: &mut Exchange) {
+        if self.groups.iter().all(|g| !matches!(g.weight, Weight::Cost(..))) {
+            return;
+        }
+        let at = x.slots.iter().position(|s| s.is::<Owed>());
+        let owed = at.and_then(|at| x.slots.swap_remove(at).downcast::<Owed>().ok());
+        if let Some(owed) = owed.filter(|_| !x.local_response) {
+            for (group, key) in &owed.keys {
+                let Weight::Cost(header, otherwise) = &self.groups[*group].weight else { continue };
+                let stated = x.response.fields.text(header).and_then(amount);
+                let cost = stated.unwrap_or(*otherwise);
+                let rules = &self.groups[*group].rules;
+                match &self.store {
+                    _ if cost == 0 => continue,
+                    Store::Local => self.local.take(rules, key, cost, x.now.unix_ms),
+                    Store::Redis { costs, .. } => costs.take(rules, key, cost, x.now.unix_ms),
+                };
+            }
+        }
+        if !x.local_response {
+            for group in &self.groups {
+                if let Weight::Cost(header, _) = &group.weight {
+                    x.response.fields.remove(header);
+                }
             }
         }
     }
@@ -281,37 +209,133 @@ thread_local! {
 }
 
 impl RateLimiting {
-    fn decide_here(&self, x: &mut Exchange) -> Flow {
-        let outcome = KEY.with_borrow_mut(|key| {
-            key.rewrite(&self.scope, self.by.identifier(x));
-            self.local.take(&self.rules, key, 1, x.now.unix_ms)
-        });
-        self.conclude(x, &outcome)
+    /// What `gw usage` needs to find counters: each step's limits and key.
+    pub fn counters(&self) -> impl Iterator<Item = (&Arc<Rules>, &LimitBy, &str)> {
+        self.groups.iter().map(|g| (&g.rules, &g.by, g.scope.as_str()))
     }
 
-    fn conclude(&self, x: &mut Exchange, outcome: &Outcome) -> Flow {
+    /// Keeps the keys that the response will be charged under: what comes after may change what they are made of.
+    fn remember(&self, x: &mut Exchange) {
+        let costly = |(_, g): &(usize, &Group)| matches!(g.weight, Weight::Cost(..));
+        let keys: Vec<_> =
+            self.groups.iter().enumerate().filter(costly).map(|(i, g)| (i, g.by.key(&g.scope, x))).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let lease = match &self.store {
+            Store::Redis { costs, .. } => Some(costs.lease()),
+            Store::Local => None,
+        };
+        x.keep(Owed { keys, _lease: lease });
+    }
+
+    fn ask(&self, group: &Group, waits: bool, x: &Exchange) -> Option<Ask> {
+        let Store::Redis { settings, sync, costs } = &self.store else { return None };
+        let request = limit::Request {
+            redis: Arc::clone(settings),
+            rules: Arc::clone(group.rules(waits)),
+            key: group.by.key(&group.scope, x),
+            hits: group.hits(x),
+            sync: if matches!(group.weight, Weight::Cost(..)) { Some(Arc::clone(costs)) } else { sync.clone() },
+            now_ms: x.now.unix_ms,
+        };
+        Some(Ask { request, dry_run: group.dry_run })
+    }
+
+    fn decide_here(&self, x: &mut Exchange) -> Flow {
+        let waits = x.kept::<Place>().is_some();
+        if let [group] = self.groups.as_slice() {
+            let outcome = KEY.with_borrow_mut(|key| {
+                group.by.write(key, &group.scope, x);
+                self.local.take(group.rules(waits), key, group.hits(x), x.now.unix_ms)
+            });
+            return self.conclude(x, std::slice::from_ref(&outcome));
+        }
+        let keys: Vec<Key> = self.groups.iter().map(|g| g.by.key(&g.scope, x)).collect();
+        let part = |(group, key)| {
+            let group: &Group = group;
+            Part { rules: group.rules(waits), key, hits: group.hits(x), dry_run: group.dry_run }
+        };
+        let parts: Vec<Part<'_>> = self.groups.iter().zip(&keys).map(part).collect();
+        let outcomes = self.local.take_all(&parts, x.now.unix_ms);
+        self.conclude(x, &outcomes)
+    }
+
+    /// From how the limits stood, in the order of the groups, to an answer.
+    fn conclude(&self, x: &mut Exchange, outcomes: &[Outcome]) -> Flow {
+        if let ([group], [outcome]) = (self.groups.as_slice(), outcomes)
+            && !group.dry_run
+        {
+            return self.answer(x, Standing::of(&(&*group.rules, outcome)), outcome.delay_ms());
+        }
+        let pairs = || self.groups.iter().zip(outcomes);
+        let enforced: Vec<_> = pairs().filter(|(g, _)| !g.dry_run).map(|(g, o)| (&*g.rules, o)).collect();
+        for (group, outcome) in pairs().filter(|(g, o)| g.dry_run && !o.admitted) {
+            for name in Standing::of(&(&*group.rules, outcome)).violated() {
+                Notes::add(x, name, Verdict::WouldRefuse, 100);
+            }
+        }
+        let admitted = enforced.iter().all(|(_, o)| o.admitted);
+        let delay_ms = enforced.iter().map(|(_, o)| o.delay_ms()).max().unwrap_or(0);
+        self.answer(x, Standing { parts: &enforced, admitted }, delay_ms)
+    }
+
+    fn answer(&self, x: &mut Exchange, standing: Standing<'_>, delay_ms: u64) -> Flow {
         if self.show {
-            limit::headers::write(&mut x.response_fields, &self.rules, outcome);
+            headers::write(&mut x.response_fields, standing);
             if self.ietf {
-                limit::headers::write_ietf(&mut x.response_fields, &self.rules, outcome);
+                headers::write_ietf(&mut x.response_fields, standing);
             }
         }
         if let Some(percent) = self.warn_at
-            && let Some(warning) = limit::headers::warning(&self.rules, outcome, percent)
+            && let Some(warning) = standing.warning(percent)
         {
             if self.show {
-                limit::headers::write_warning(&mut x.response_fields, &warning);
+                headers::write_warning(&mut x.response_fields, &warning);
             }
-            x.keep(warning);
+            if standing.admitted {
+                Notes::add(x, &warning.limit, Verdict::Warned, warning.used_percent);
+            }
         }
-        if outcome.admitted {
+        if standing.admitted && delay_ms > 0 {
+            Notes::add(x, "delay", Verdict::Delayed, 100);
+            return Flow::Await(Effect::Sleep(Duration::from_millis(delay_ms)));
+        }
+        if self.queue.is_some() {
+            x.slots.retain(|s| !s.is::<Place>());
+        }
+        if standing.admitted {
             return Flow::Next;
         }
+        for name in standing.violated() {
+            Notes::add(x, name, Verdict::Refused, 100);
+        }
         Flow::Reply(match self.error_code {
+            Some(status) if self.problem || accepts_problem(x) => self.problem(status, standing),
             Some(status) => Reply::error(&x.request, x.request_id, status, &self.error_message),
             None => unexpected(),
         })
     }
+
+    /// The refusal as a problem document.
+    fn problem(&self, status: u16, standing: Standing<'_>) -> Reply {
+        let violated: Vec<&str> = standing.violated().collect();
+        let body = serde_json::json!({
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "title": "Request cannot be satisfied as assigned quota has been exceeded",
+            "status": status,
+            "detail": self.error_message,
+            "violated-policies": violated,
+        });
+        Reply::with_body(status, PROBLEM, body.to_string())
+    }
+}
+
+/// The type of problem documents (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
+
+fn accepts_problem(x: &Exchange) -> bool {
+    x.request.fields.text(&names::ACCEPT).is_some_and(|a| a.to_ascii_lowercase().contains(PROBLEM))
 }
 
 /// What Kong answers when a plugin fails.
@@ -319,86 +343,27 @@ fn unexpected() -> Reply {
     Reply::exit(500, "An unexpected error occurred")
 }
 
-fn rules(config: &Record, cx: &mut Cx<'_>) -> Option<Rules> {
-    let algorithm = match config.str("algorithm") {
-        Some("sliding-window") => Algorithm::Sliding,
-        Some("token-bucket" | "smooth") => Algorithm::Bucket,
-        _ => Algorithm::Fixed,
-    };
-    let mut rules = limiting::periods(config, "config.", algorithm, cx)?;
-    let burst = match config.str("algorithm") {
-        Some("token-bucket") => rules.first().map(|r| r.limit),
-        Some("smooth") => Some(1.0),
-        _ => None,
-    };
-    match (config.num("burst"), burst) {
-        (Some(_), None) => {
-            let span = config.span_of("burst");
-            let message = "`burst` has no meaning for a window: only `token-bucket` and `smooth` know bursts";
-            let finding = Diagnostic::new(&codes::CONFLICTING_FIELDS, span, message);
-            cx.diags.push(finding.help("set `algorithm: token-bucket`, or remove `burst`"));
-            return None;
-        }
-        (Some(burst), Some(_)) if burst < 1.0 => {
-            let message = format!("`burst` {burst} is less than one request, so none would ever pass");
-            cx.report(&codes::INVALID_VALUE, config.span_of("burst"), message);
-            return None;
-        }
-        (given, default) => {
-            if let Some((first, burst)) = rules.first_mut().zip(given.or(default)) {
-                // A limit below one request a period still lets one through at a time.
-                first.burst = burst.max(1.0);
+/// A number of requests as a header says it; fractions are rounded up.
+fn amount(text: &str) -> Option<u32> {
+    let number: f64 = text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)?;
+    Some(number.ceil().min(fields::MAX_WEIGHT as f64) as u32)
+}
+
+impl Group {
+    fn rules(&self, waits: bool) -> &Arc<Rules> {
+        self.queued.as_ref().filter(|_| waits).unwrap_or(&self.rules)
+    }
+
+    fn hits(&self, x: &Exchange) -> u32 {
+        match &self.weight {
+            Weight::Constant(n) => *n,
+            // Who could say 0 would have no limit.
+            Weight::Header(name, otherwise) => {
+                x.request.fields.text(name).and_then(amount).unwrap_or(*otherwise).max(1)
             }
+            Weight::Cost(..) => 0,
         }
     }
-    for rule in &mut rules {
-        rule.burst = rule.burst.max(1.0);
-    }
-    let by_policy = config.str("policy") == Some("redis");
-    Some(Rules { rules, count_rejected: config.bool_opt("count_rejected").unwrap_or(by_policy) })
-}
-
-fn limit_by(config: &Record, cx: &mut Cx<'_>) -> Option<LimitBy> {
-    let by = config.str("limit_by").unwrap_or("consumer");
-    let mut needed = |name: &str, example: &str| {
-        let value = config.str(name).map(str::to_owned);
-        if value.is_none() {
-            let message = format!("`{name}`: required field missing, as `limit_by` is `{by}`");
-            let finding = Diagnostic::new(&codes::MISSING_ALTERNATIVE, config.span_of("limit_by"), message);
-            cx.diags.push(finding.help(format!("add `{name}: {example}`")));
-        }
-        value
-    };
-    Some(match by {
-        "credential" => LimitBy::Credential,
-        "ip" => LimitBy::Ip,
-        "service" => LimitBy::Service,
-        "header" => LimitBy::Header(FieldName::new(&needed("header_name", "X-Api-Client")?)),
-        "path" => LimitBy::Path(needed("path", "/search")?),
-        _ => LimitBy::Consumer,
-    })
-}
-
-fn store(config: &Record, cx: &mut Cx<'_>) -> Option<Store> {
-    let rate = config.num("sync_rate").unwrap_or(-1.0);
-    let synced = rate != -1.0;
-    if config.str("policy") != Some("redis") {
-        if synced {
-            let message = "sync_rate can only be used with the redis policy";
-            cx.report(&codes::CONFLICTING_FIELDS, config.span_of("sync_rate"), message);
-            return None;
-        }
-        return Some(Store::Local);
-    }
-    if synced && rate < LEAST_SYNC {
-        let message = format!("`sync_rate` {rate} is neither -1 nor at least {LEAST_SYNC}");
-        let finding = Diagnostic::new(&codes::INVALID_VALUE, config.span_of("sync_rate"), message);
-        cx.diags.push(finding.help("use -1 to ask Redis at every request, or a number of seconds such as 1"));
-        return None;
-    }
-    let settings = limiting::redis_settings(config, cx)?;
-    let sync = synced.then(|| cx.shared.get::<SyncStores>().get(&settings, (rate * 1000.0).round() as u64));
-    Some(Store::Redis { settings, sync })
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::limiting::{self, AMOUNT, LEGACY, LimitBy};
+use super::limit_by::{LimitBy, Part};
+use super::limiting::{self, AMOUNT, LEGACY};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::diag::codes;
 use crate::exchange::Exchange;
@@ -174,11 +175,11 @@ impl Policy for ResponseRateLimiting {
         Some(Self {
             limits,
             header: FieldName::new(config.str("header_name")?),
-            by: match config.str("limit_by") {
-                Some("credential") => LimitBy::Credential,
-                Some("ip") => LimitBy::Ip,
-                _ => LimitBy::Consumer,
-            },
+            by: LimitBy::one(match config.str("limit_by") {
+                Some("credential") => Part::Credential,
+                Some("ip") => Part::Ip,
+                _ => Part::Consumer,
+            }),
             store,
             fault_tolerant: config.bool("fault_tolerant"),
             block: config.bool("block_on_first_violation"),
@@ -273,7 +274,7 @@ impl ResponseRateLimiting {
         loop {
             let done = x.kept::<Found>().map_or(0, |f| f.outcomes.len());
             let Some(limit) = self.limits.get(done) else { return self.admit(x) };
-            let key = Key::new(&limit.scope, self.by.identifier(x));
+            let key = self.by.key(&limit.scope, x);
             let now_ms = x.now.unix_ms;
             match &self.store {
                 Store::Local(store) => {
@@ -297,7 +298,7 @@ impl ResponseRateLimiting {
     fn found(&self, x: &mut Exchange, outcome: Outcome) {
         let mut found = take_found(x).unwrap_or_default();
         if let Some(limit) = self.limits.get(found.outcomes.len()) {
-            found.keys.push(Key::new(&limit.scope, self.by.identifier(x)));
+            found.keys.push(self.by.key(&limit.scope, x));
             found.outcomes.push(outcome);
         }
         x.keep(found);

@@ -9,7 +9,9 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::time::Duration;
 
 use crate::exchange::Exchange;
+use crate::limit::StoreError;
 use crate::message::Version;
+use crate::policy::limit_notes::Notes;
 use crate::policy::reply::json_string;
 use crate::worker::respond::Ending;
 
@@ -159,6 +161,19 @@ fn line(out: &mut Vec<u8>, x: &Exchange, ending: &Ending, took: Duration) {
     }
     if let Some(super::Why(why)) = x.kept() {
         let _ = write!(out, ",\"error\":{}", text(why));
+    }
+    if let Some(Notes(notes)) = x.kept() {
+        out.extend_from_slice(b",\"limits\":[");
+        for (i, note) in notes.iter().enumerate() {
+            let (comma, limit) = (if i > 0 { "," } else { "" }, text(&note.limit));
+            let (result, used) = (note.verdict.name(), note.used_percent);
+            let _ =
+                write!(out, "{comma}{{\"limit\":{limit},\"result\":\"{result}\",\"used_percent\":{used}}}");
+        }
+        out.push(b']');
+    }
+    if let Some(error) = x.kept::<StoreError>() {
+        let _ = write!(out, ",\"limit_store_error\":{}", text(&error.to_string()));
     }
     if ending.broken {
         out.extend_from_slice(b",\"aborted\":true");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::exchange::Exchange;
+use crate::policy::limit_notes::{Notes, Verdict};
 use crate::snapshot::Labels;
 use crate::worker::respond::Ending;
 
@@ -62,6 +63,8 @@ struct Row {
     request: Histogram,
     ingress: u64,
     egress: u64,
+    /// What limits did, by their names, which come from configs and so are few.
+    limits: BTreeMap<(String, Verdict), u64>,
 }
 
 impl Row {
@@ -74,6 +77,9 @@ impl Row {
         self.request.merge(&other.request);
         self.ingress += other.ingress;
         self.egress += other.egress;
+        for (what, n) in &other.limits {
+            *self.limits.entry(what.clone()).or_default() += n;
+        }
     }
 
     fn code(&mut self, code: u16, service: bool) -> &mut u64 {
@@ -108,6 +114,9 @@ impl Slab {
             None => &mut rows.unmatched,
         };
         *row.code(x.response.status, !x.local_response) += 1;
+        for note in x.kept::<Notes>().iter().flat_map(|n| &n.0) {
+            *row.limits.entry((note.limit.clone(), note.verdict)).or_default() += 1;
+        }
         row.ingress += ending.request_bytes;
         row.egress += ending.response_bytes;
         row.request.add(REQUEST_MS, took);
@@ -164,6 +173,19 @@ impl Metrics {
         head(&mut out, "gw_unmatched_requests_total", "counter", "requests that matched no route, by status");
         for (code, _, n) in &unmatched.codes {
             let _ = writeln!(out, "gw_unmatched_requests_total{{code=\"{code}\"}} {n}");
+        }
+        if all.values().any(|row| !row.limits.is_empty()) {
+            head(&mut out, "gw_rate_limit_total", "counter", "what limits did to requests, by limit and result");
+        }
+        for ((service, route), row) in &all {
+            for ((limit, verdict), n) in &row.limits {
+                let (limit, result) = (escape(limit), verdict.name());
+                let _ = writeln!(
+                    out,
+                    "gw_rate_limit_total{{service=\"{service}\",route=\"{route}\",limit=\"{limit}\",\
+                     result=\"{result}\"}} {n}"
+                );
+            }
         }
         histograms(&mut out, &all);
         head(&mut out, "kong_bandwidth_bytes", "counter", "bytes of bodies");

@@ -9,8 +9,9 @@ use crate::snapshot::ConsumerId;
 const NOW: u64 = 1_792_300_810_000;
 
 /// Sends requests one after another and compares what comes of each. A line is
-/// `[+MS] METHOD PATH [client-ip] [Name=value ...] -> STATUS [Field=value ...]`, where a status of 200 means passed on and
-/// a field without value is absent.
+/// `[+MS] METHOD PATH [client-ip] [Name=value ...] -> STATUS [(limit:verdict,...)] [cost=N] [Field=value ...]`, where a status
+/// of 200 means passed on, `20ms` that the request waits first, `cost` is what the upstream says, and a field without value
+/// is absent (`~` is a space).
 #[track_caller]
 fn check(config: Value, lines: &str) {
     let policy = testing::policy::<RateLimiting>(&config);
@@ -25,18 +26,33 @@ fn check(config: Value, lines: &str) {
         let mut x = exchange(request);
         x.now.unix_ms = now;
         let status = match policy.request(&mut x) {
-            Flow::Next => 200,
-            Flow::Reply(reply) => reply.status,
+            Flow::Next => "200".to_owned(),
+            Flow::Reply(reply) => reply.status.to_string(),
+            Flow::Await(Effect::Sleep(time)) => format!("{}ms", time.as_millis()),
             Flow::Await(effect) => panic!("{effect:?}"),
         };
-        let mut want = want.split(' ');
-        assert_eq!(status.to_string(), want.next().unwrap_or_default(), "{config}: {line}");
+        let mut want = want.split(' ').peekable();
+        assert_eq!(status, want.next().unwrap_or_default(), "{config}: {line}");
+        let notes: Vec<_> = x.kept::<Notes>().iter().flat_map(|n| &n.0).map(note).collect();
+        if want.peek().is_some_and(|w| w.starts_with('(')) {
+            assert_eq!(format!("({})", notes.join(",")), want.next().unwrap_or_default(), "{config}: {line}");
+        }
+        if let Some(cost) = want.peek().and_then(|w| w.strip_prefix("cost=")) {
+            testing::response(&policy, &mut x, &format!("200\nX-Cost: {cost}\n\n"));
+            assert!(!x.response.fields.contains(&FieldName::new("X-Cost")), "{line}");
+            want.next();
+        }
         for field in want {
             let (name, value) = field.split_once('=').expect("a field");
+            let value = value.replace('~', " ");
             let got = x.response_fields.text(&FieldName::new(name)).unwrap_or_default();
             assert_eq!(got, value, "{config}: {line}");
         }
     }
+}
+
+fn note(note: &crate::policy::limit_notes::Note) -> String {
+    format!("{}:{}", note.limit, note.verdict.name())
 }
 
 /// `METHOD PATH [IP] [Name=value ...]`; `as=0` and `credential=C` say who authenticated.
@@ -144,7 +160,7 @@ fn whose_requests_are_counted_together() {
 fn extensions_change_how_is_counted() {
     check(
         json!({"minute": 60, "algorithm": "smooth", "ietf_headers": true}),
-        "GET / -> 200 RateLimit-Remaining=0 RateLimit-Policy=\"minute\";q=60;w=60
+        "GET / -> 200 RateLimit-Remaining=0 RateLimit-Policy=\"minute\";q=1;w=1
          GET / -> 429 Retry-After=1 RateLimit=\"minute\";r=0;t=1
          +999 GET / -> 429
          +1 GET / -> 200",
@@ -165,6 +181,171 @@ fn extensions_change_how_is_counted() {
         json!({"minute": 5, "warn_at": 80}),
         "GET / -> 200\nGET / -> 200\nGET / -> 200 X-RateLimit-Warning=\nGET / -> 200 X-RateLimit-Warning=\"minute\";used=80\nGET / -> 200 X-RateLimit-Warning=\"minute\";used=100",
     );
+}
+
+#[test]
+fn named_limits_apply_together() {
+    check(
+        json!({"limits": [
+            {"name": "burst", "limit": 2, "period": "second"},
+            {"name": "daily", "limit": 5, "period": "day"},
+            {"name": "per-address", "limit": 4, "period": "minute", "by": ["ip"]},
+        ], "ietf_headers": true}),
+        "GET / 10.0.0.1 as=0 -> 200 () X-RateLimit-Remaining-burst=1 X-RateLimit-Limit-daily=5 X-RateLimit-Remaining-per-address=3 RateLimit-Limit=2 RateLimit-Policy=\"burst\";q=2;w=1,~\"daily\";q=5;w=86400,~\"per-address\";q=4;w=60
+         GET / 10.0.0.1 as=0 -> 200
+         GET / 10.0.0.1 as=0 -> 429 (burst:refused) X-RateLimit-Remaining-daily=3 X-RateLimit-Remaining-per-address=2 Retry-After=1
+         GET / 10.0.0.1 as=1 -> 200
+         GET / 10.0.0.1 as=1 -> 200
+         +1000 GET / 10.0.0.1 as=0 -> 429 (per-address:refused) Retry-After=49 X-RateLimit-Remaining-daily=3 RateLimit=\"burst\";r=2;t=1,~\"daily\";r=3;t=67189,~\"per-address\";r=0;t=49
+         GET / 10.0.0.2 as=0 -> 200 X-RateLimit-Remaining-daily=2",
+    );
+    // Beside Kong's own limits.
+    check(
+        json!({"minute": 3, "limits": [{"name": "burst", "limit": 60, "period": "minute", "algorithm": "smooth"}]}),
+        "GET / -> 200 X-RateLimit-Remaining-Minute=2 X-RateLimit-Remaining-burst=0
+         GET / -> 429 (burst:refused) X-RateLimit-Remaining-Minute=2 Retry-After=1",
+    );
+    // Days are those of the zone: 05:20 UTC is 07:20 there.
+    check(
+        json!({"limits": [{"name": "d", "limit": 1, "period": "day", "time_zone": "Europe/Berlin"}]}),
+        "GET / -> 200 RateLimit-Reset=59990\nGET / -> 429 Retry-After=59990\n+59989999 GET / -> 429\n+1 GET / -> 200",
+    );
+}
+
+#[test]
+fn keys_are_networks_headers_claims_and_lists() {
+    let limit = |by: Value| json!({"limits": [{"name": "l", "limit": 1, "period": "minute", "by": by}]});
+    check(
+        limit(json!(["ip"])),
+        "GET / 2001:db8:0:1::1 -> 200\nGET / 2001:db8:0:1:ff::2 -> 429\nGET / 2001:db8:0:2::1 -> 200",
+    );
+    check(
+        json!({"minute": 1, "limit_by": "ip", "ipv6_prefix": 48}),
+        "GET / 2001:db8:0:1::1 -> 200\nGET / 2001:db8:0:2::1 -> 429\nGET / 2001:db8:1:1::1 -> 200",
+    );
+    check(
+        limit(json!(["consumer", "header:X-Model"])),
+        "GET / as=0 x-model=a -> 200\nGET / as=0 x-model=b -> 200\nGET / as=0 x-model=a -> 429\nGET / as=1 x-model=a -> 200",
+    );
+    for (by, want) in [("consumr", "did you mean `consumer`"), ("header:", "`header:` is nothing"), ("body", "`body`")] {
+        let (policy, findings) = testing::compile::<RateLimiting>(&limit(json!([by])));
+        assert!(policy.is_none(), "{findings:?}");
+        assert!(findings[0].contains("is nothing that a limit can count by"), "{want}: {findings:?}");
+    }
+}
+
+#[test]
+fn requests_weigh_what_the_config_says() {
+    let limit = |more: Value| {
+        let mut limit = json!({"name": "l", "limit": 10, "period": "minute"});
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"limits": [limit]})
+    };
+    check(
+        limit(json!({"weight": 4})),
+        "GET / -> 200 RateLimit-Remaining=6\nGET / -> 200 RateLimit-Remaining=2\nGET / -> 429 RateLimit-Remaining=0 Retry-After=50",
+    );
+    check(
+        limit(json!({"weight_header": "X-Weight", "weight": 2})),
+        "GET / x-weight=7 -> 200 RateLimit-Remaining=3
+         GET / x-weight=0 -> 200 RateLimit-Remaining=2
+         GET / x-weight=-5 -> 200 RateLimit-Remaining=0
+         GET / x-weight=1 -> 429",
+    );
+    // What weighs more than the limit never passes, and is not told to wait.
+    check(limit(json!({"weight_header": "X-Weight"})), "GET / x-weight=11 -> 429 Retry-After=\nGET / x-weight=10 -> 200");
+    check(
+        limit(json!({"cost_header": "X-Cost", "weight": 3})),
+        "GET / -> 200 cost=8.5 RateLimit-Remaining=10
+         GET / -> 200 cost=5 RateLimit-Remaining=1
+         GET / -> 429
+         +50000 GET / -> 200 cost=x RateLimit-Remaining=10
+         GET / -> 200 cost=0 RateLimit-Remaining=7",
+    );
+    testing::refuses::<RateLimiting>(limit(json!({"weight": 11})), "a request that weighs 11 never fits into `l`");
+    testing::refuses::<RateLimiting>(
+        limit(json!({"cost_header": "A", "weight_header": "B"})),
+        "a weight is known before the response or after it, not both",
+    );
+}
+
+#[test]
+fn buckets_may_let_requests_wait_for_their_turn() {
+    check(
+        json!({"second": 10, "algorithm": "token-bucket", "burst": 1, "delay": 250}),
+        "GET / -> 200 ()
+         GET / -> 100ms (delay:delayed)
+         GET / -> 200ms
+         GET / -> 429 (second:refused) Retry-After=1
+         +100 GET / -> 200ms
+         GET / -> 429",
+    );
+    let policy = testing::policy::<RateLimiting>(
+        &json!({"second": 10, "algorithm": "smooth", "delay": 1000, "delay_waiters": 2}),
+    );
+    let turn = || {
+        let mut x = testing::exchange("GET /");
+        x.now.unix_ms = NOW;
+        (policy.request(&mut x), x)
+    };
+    assert!(matches!(turn().0, Flow::Next));
+    let (first, mut a) = turn();
+    let (second, b) = turn();
+    assert!(matches!((first, second), (Flow::Await(_), Flow::Await(_))));
+    assert!(matches!(turn().0, Flow::Reply(_)), "two wait already");
+    assert!(matches!(policy.resume(&mut a, Answer::Slept), Flow::Next));
+    assert!(matches!(turn().0, Flow::Await(_)), "one has had its turn");
+    drop(b);
+    assert_eq!(policy.queue.as_ref().map(|(_, n)| n.load(Ordering::Relaxed)), Some(0));
+}
+
+#[test]
+fn dry_runs_refuse_nothing() {
+    check(
+        json!({"minute": 1, "dry_run": true}),
+        "GET / -> 200 () RateLimit-Limit=\nGET / -> 200 (minute:would_refuse)",
+    );
+    check(
+        json!({"minute": 2, "limits": [{"name": "tight", "limit": 1, "period": "minute", "dry_run": true}]}),
+        "GET / -> 200 () X-RateLimit-Limit-tight= X-RateLimit-Remaining-Minute=1
+         GET / -> 200 (tight:would_refuse)
+         GET / -> 429 (tight:would_refuse,minute:refused)",
+    );
+}
+
+#[test]
+fn a_refusal_may_be_a_problem_document() {
+    for (config, request, want) in [
+        (json!({"minute": 1}), "GET /\nAccept: application/json, application/problem+json", true),
+        (json!({"minute": 1, "problem_details": true}), "GET /", true),
+        (json!({"minute": 1}), "GET /\nAccept: application/json", false),
+    ] {
+        let policy = testing::policy::<RateLimiting>(&config);
+        assert!(matches!(policy.request(&mut testing::exchange(request)), Flow::Next));
+        let Flow::Reply(reply) = policy.request(&mut testing::exchange(request)) else { panic!("{config}") };
+        assert_eq!(reply.content_type.as_deref() == Some("application/problem+json"), want, "{config}");
+        if want {
+            let body: Value = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!((&body["status"], &body["violated-policies"]), (&json!(429), &json!(["minute"])));
+            assert_eq!(body["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+        }
+    }
+}
+
+#[test]
+fn limits_of_several_keys_are_asked_of_redis_together() {
+    let config = json!({
+        "minute": 5, "policy": "redis", "redis": {"host": "redis.test"}, "count_rejected": false,
+        "limits": [
+            {"name": "address", "limit": 9, "period": "hour", "by": ["ip"]},
+            {"name": "cost", "limit": 9, "period": "hour", "cost_header": "X-Cost"},
+        ]
+    });
+    let policy = testing::policy::<RateLimiting>(&config);
+    let Flow::Await(Effect::Limits(asks)) = policy.request(&mut testing::exchange("GET /")) else { panic!() };
+    let seen: Vec<_> =
+        asks.iter().map(|a| (a.request.hits, a.request.sync.is_some(), a.request.rules.rules.len())).collect();
+    assert_eq!(seen, [(1, false, 1), (1, false, 1), (0, true, 1)]);
 }
 
 #[test]
@@ -196,7 +377,7 @@ fn a_silent_redis_is_met_as_configured() {
 #[test]
 fn redis_is_found_in_nested_and_in_flat_fields() {
     let settings = |config: Value| match testing::policy::<RateLimiting>(&config).store {
-        Store::Redis { settings, sync } => (settings, sync),
+        Store::Redis { settings, sync, .. } => (settings, sync),
         Store::Local => panic!("{config}"),
     };
     let flat = json!({
@@ -272,4 +453,18 @@ fn configs_that_cannot_work_are_refused() {
     );
     refuses(json!({"minute": 1, "burst": 5}), "`burst` has no meaning");
     refuses(json!({"minute": 1, "algorithm": "smooth", "burst": 0.5}), "less than one request");
+    refuses(json!({"minute": 1, "delay": 100}), "`delay` has no meaning for windows");
+    let limits = |limits: Value| json!({ "limits": limits });
+    let day = json!({"name": "day", "limit": 1, "period": "day"});
+    refuses(limits(json!([day, day])), "two limits are called `day`");
+    refuses(json!({"day": 1, "limits": [day]}), "two limits are called `day`");
+    refuses(json!({"limit_by": "ip", "limits": [day]}), "`limit_by` belongs to `minute` and the like");
+    refuses(limits(json!([{"name": "a b", "limit": 1, "period": "day"}])), "`a b` cannot name a limit");
+    let zone = |zone: &str, period: &str| {
+        limits(json!([{"name": "l", "limit": 1, "period": period, "time_zone": zone}]))
+    };
+    refuses(zone("Europe/Berlni", "day"), "there is no time zone `Europe/Berlni`");
+    refuses(zone("Europe/Berlin", "hour"), "`time_zone` has no meaning here");
+    let many: Vec<_> = (0..17).map(|n| json!({"name": format!("l{n}"), "limit": 1, "period": "day"})).collect();
+    refuses(limits(json!(many)), "at most 16 limits");
 }
