@@ -447,7 +447,8 @@ fn what_one_key_charged_is_given_back_where_another_refuses() {
     settle_in_window();
     worker(async {
         let (effects, limiter) = (Effects::default(), RedisLimiter::new());
-        let limited = |limit, name| request(settings(&server), Algorithm::Fixed, &[(Period::Day, limit)], name);
+        let limited =
+            |limit, name| request(settings(&server), Algorithm::Fixed, &[(Period::Day, limit)], name);
         let (wide, tight) = (limited(10.0, "wide"), limited(2.0, "tight"));
         let mut verdicts = Vec::new();
         for _ in 0..100 {

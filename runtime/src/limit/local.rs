@@ -425,7 +425,10 @@ mod tests {
         let store = LocalStore::default();
         let (a, b, c) = (key("a"), key("b"), key("c"));
         let (two, five, one) = (
-            Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Minute, 2.0).named("two")], count_rejected: false },
+            Rules {
+                rules: vec![Rule::new(Algorithm::Fixed, Period::Minute, 2.0).named("two")],
+                count_rejected: false,
+            },
             rules(&[(Period::Minute, 5.0)], false),
             rules(&[(Period::Minute, 1.0)], false),
         );

@@ -86,7 +86,8 @@ fn named(limit: &Record, trusts_all: bool, diags: &mut Diags) {
             ),
             None if word.value == "ip" && trusts_all => report(
                 word.span,
-                "`trusted_ips` trusts everybody, so clients choose the address they are counted by".to_owned(),
+                "`trusted_ips` trusts everybody, so clients choose the address they are counted by"
+                    .to_owned(),
                 "let `gateway.trusted_ips` list only your own proxies",
             ),
             _ => {}
@@ -145,7 +146,11 @@ mod tests {
 
     #[test]
     fn named_limits_may_be_forgeable_too() {
-        let limit = |by: &str| format!("{BASE}plugins:\n- {{name: rate-limiting, config: {{limits: [{{name: l, limit: 1, period: day, by: [{by}]}}]}}}}\n");
+        let limit = |by: &str| {
+            format!(
+                "{BASE}plugins:\n- {{name: rate-limiting, config: {{limits: [{{name: l, limit: 1, period: day, by: [{by}]}}]}}}}\n"
+            )
+        };
         let dodged = ["4: clients can dodge the limit `l`: every new value of `X`"];
         check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, 'header:X'"), &dodged);
         check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, ip"), &[]);

@@ -111,7 +111,9 @@ impl LimitBy {
             Part::Claim(name) => format!("claim={name}"),
         };
         match self.parts.as_slice() {
-            [Part::Consumer | Part::Credential | Part::Ip | Part::Service | Part::OnePath(_)] => String::new(),
+            [Part::Consumer | Part::Credential | Part::Ip | Part::Service | Part::OnePath(_)] => {
+                String::new()
+            }
             parts => format!(":{}", parts.iter().map(word).collect::<Vec<_>>().join("+")),
         }
     }
@@ -323,7 +325,10 @@ mod tests {
         for absent in ["none", "other", "realm.no"] {
             check(&[Claim(absent.into())], "GET /", Some(0), "127.0.0.1");
         }
-        assert_eq!(LimitBy::one(Part::Ip).key("s", &testing::exchange(v6)).as_str(), "s:2001:db8:1:2:3:4:5:6");
+        assert_eq!(
+            LimitBy::one(Part::Ip).key("s", &testing::exchange(v6)).as_str(),
+            "s:2001:db8:1:2:3:4:5:6"
+        );
     }
 
     #[test]
@@ -345,7 +350,10 @@ mod tests {
         request.identity = Some(Identity { consumer: Some(ConsumerId(0)), ..Identity::default() });
         assert_eq!(x.key_of("s", testing::ALICE, None, None), Some(x.key("s", &request)));
         let two = by(&[Part::Consumer, Part::Route]);
-        assert_eq!(two.key_of("s", "c", Some("r"), None).map(|k| k.as_str().to_owned()), Some("s:1=c,1=r".into()));
+        assert_eq!(
+            two.key_of("s", "c", Some("r"), None).map(|k| k.as_str().to_owned()),
+            Some("s:1=c,1=r".into())
+        );
         assert_eq!(by(&[Part::Consumer, Part::Ip]).key_of("s", "c", None, None), None);
     }
 }

@@ -126,8 +126,7 @@ impl Policy for RateLimiting {
         let waits = x.kept::<Place>().is_some();
         self.remember(x);
         let Store::Redis { .. } = &self.store else { return self.decide_here(x) };
-        let mut asks: Vec<Ask> =
-            self.groups.iter().filter_map(|group| self.ask(group, waits, x)).collect();
+        let mut asks: Vec<Ask> = self.groups.iter().filter_map(|group| self.ask(group, waits, x)).collect();
         match (asks.len(), asks.pop()) {
             (1, Some(ask)) => Flow::Await(Effect::Limit(Box::new(ask.request))),
             (_, Some(last)) => {
@@ -236,7 +235,11 @@ impl RateLimiting {
             rules: Arc::clone(group.rules(waits)),
             key: group.by.key(&group.scope, x),
             hits: group.hits(x),
-            sync: if matches!(group.weight, Weight::Cost(..)) { Some(Arc::clone(costs)) } else { sync.clone() },
+            sync: if matches!(group.weight, Weight::Cost(..)) {
+                Some(Arc::clone(costs))
+            } else {
+                sync.clone()
+            },
             now_ms: x.now.unix_ms,
         };
         Some(Ask { request, dry_run: group.dry_run })

@@ -175,7 +175,12 @@ impl Metrics {
             let _ = writeln!(out, "gw_unmatched_requests_total{{code=\"{code}\"}} {n}");
         }
         if all.values().any(|row| !row.limits.is_empty()) {
-            head(&mut out, "gw_rate_limit_total", "counter", "what limits did to requests, by limit and result");
+            head(
+                &mut out,
+                "gw_rate_limit_total",
+                "counter",
+                "what limits did to requests, by limit and result",
+            );
         }
         for ((service, route), row) in &all {
             for ((limit, verdict), n) in &row.limits {

@@ -114,7 +114,9 @@ fn named_limit(
     if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
         let message = format!("`{name}` cannot name a limit");
         let finding = Diagnostic::new(&codes::INVALID_VALUE, limit.span_of("name"), message);
-        cx.diags.push(finding.help("use up to 64 letters, digits, `-`, `_` and `.`: it becomes part of header names"));
+        cx.diags.push(
+            finding.help("use up to 64 letters, digits, `-`, `_` and `.`: it becomes part of header names"),
+        );
         return None;
     }
     let period = Period::named(limit.str("period")?)?;
@@ -132,7 +134,8 @@ fn named_limit(
         && f64::from(n) > rule.capacity().ceil()
     {
         let span = if limit.given("weight") { limit.span_of("weight") } else { limit.span_of("limit") };
-        let message = format!("a request that weighs {n} never fits into `{name}`, which holds {}", rule.capacity());
+        let message =
+            format!("a request that weighs {n} never fits into `{name}`, which holds {}", rule.capacity());
         cx.report(&codes::INVALID_VALUE, span, message);
         return None;
     }
@@ -242,7 +245,12 @@ fn unknown_zone(name: &str, span: Span, cx: &mut Cx<'_>) {
 
 /// What a request weighs under `record`, which may be the plugin's config itself.
 fn weight(record: &Record, config: &Record, cx: &mut Cx<'_>) -> Option<Weight> {
-    if cx.conflict(record, "weight_header", "cost_header", "a weight is known before the response or after it, not both") {
+    if cx.conflict(
+        record,
+        "weight_header",
+        "cost_header",
+        "a weight is known before the response or after it, not both",
+    ) {
         return None;
     }
     let constant = record.int("weight").or(config.int("weight")).unwrap_or(1).clamp(1, MAX_WEIGHT) as u32;

@@ -227,7 +227,9 @@ fn keys_are_networks_headers_claims_and_lists() {
         limit(json!(["consumer", "header:X-Model"])),
         "GET / as=0 x-model=a -> 200\nGET / as=0 x-model=b -> 200\nGET / as=0 x-model=a -> 429\nGET / as=1 x-model=a -> 200",
     );
-    for (by, want) in [("consumr", "did you mean `consumer`"), ("header:", "`header:` is nothing"), ("body", "`body`")] {
+    for (by, want) in
+        [("consumr", "did you mean `consumer`"), ("header:", "`header:` is nothing"), ("body", "`body`")]
+    {
         let (policy, findings) = testing::compile::<RateLimiting>(&limit(json!([by])));
         assert!(policy.is_none(), "{findings:?}");
         assert!(findings[0].contains("is nothing that a limit can count by"), "{want}: {findings:?}");
@@ -253,7 +255,10 @@ fn requests_weigh_what_the_config_says() {
          GET / x-weight=1 -> 429",
     );
     // What weighs more than the limit never passes, and is not told to wait.
-    check(limit(json!({"weight_header": "X-Weight"})), "GET / x-weight=11 -> 429 Retry-After=\nGET / x-weight=10 -> 200");
+    check(
+        limit(json!({"weight_header": "X-Weight"})),
+        "GET / x-weight=11 -> 429 Retry-After=\nGET / x-weight=10 -> 200",
+    );
     check(
         limit(json!({"cost_header": "X-Cost", "weight": 3})),
         "GET / -> 200 cost=8.5 RateLimit-Remaining=10
@@ -262,7 +267,10 @@ fn requests_weigh_what_the_config_says() {
          +50000 GET / -> 200 cost=x RateLimit-Remaining=10
          GET / -> 200 cost=0 RateLimit-Remaining=7",
     );
-    testing::refuses::<RateLimiting>(limit(json!({"weight": 11})), "a request that weighs 11 never fits into `l`");
+    testing::refuses::<RateLimiting>(
+        limit(json!({"weight": 11})),
+        "a request that weighs 11 never fits into `l`",
+    );
     testing::refuses::<RateLimiting>(
         limit(json!({"cost_header": "A", "weight_header": "B"})),
         "a weight is known before the response or after it, not both",
@@ -343,8 +351,10 @@ fn limits_of_several_keys_are_asked_of_redis_together() {
     });
     let policy = testing::policy::<RateLimiting>(&config);
     let Flow::Await(Effect::Limits(asks)) = policy.request(&mut testing::exchange("GET /")) else { panic!() };
-    let seen: Vec<_> =
-        asks.iter().map(|a| (a.request.hits, a.request.sync.is_some(), a.request.rules.rules.len())).collect();
+    let seen: Vec<_> = asks
+        .iter()
+        .map(|a| (a.request.hits, a.request.sync.is_some(), a.request.rules.rules.len()))
+        .collect();
     assert_eq!(seen, [(1, false, 1), (1, false, 1), (0, true, 1)]);
 }
 
@@ -465,6 +475,7 @@ fn configs_that_cannot_work_are_refused() {
     };
     refuses(zone("Europe/Berlni", "day"), "there is no time zone `Europe/Berlni`");
     refuses(zone("Europe/Berlin", "hour"), "`time_zone` has no meaning here");
-    let many: Vec<_> = (0..17).map(|n| json!({"name": format!("l{n}"), "limit": 1, "period": "day"})).collect();
+    let many: Vec<_> =
+        (0..17).map(|n| json!({"name": format!("l{n}"), "limit": 1, "period": "day"})).collect();
     refuses(limits(json!(many)), "at most 16 limits");
 }
