@@ -33,15 +33,12 @@ impl Frame {
     /// A request's head for host `test`, in fields that no table holds.
     pub fn request(stream: u32, method: &str, path: &str, flags: u8) -> Self {
         let fields = [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)];
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).expect("short texts") & 0x7f);
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
-        Self::new(HEADERS, flags | END_HEADERS, stream, block)
+        Self::new(HEADERS, flags | END_HEADERS, stream, block(&fields))
+    }
+
+    /// Fields that end a stream.
+    pub fn fields(stream: u32, fields: &[(&str, &str)]) -> Self {
+        Self::new(HEADERS, END_STREAM | END_HEADERS, stream, block(fields))
     }
 
     /// The error code of a RST_STREAM or GOAWAY.
@@ -57,6 +54,20 @@ impl Frame {
         bytes.extend(&self.payload);
         bytes
     }
+}
+
+/// Fields as literals, without a table.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "longer texts need another form");
+            block.push(text.len() as u8);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
 }
 
 /// A connection without TLS, on which HTTP/2 is spoken from the first byte.

@@ -13,6 +13,8 @@ pub struct Message {
     pub start: String,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Fields after a chunked body.
+    pub trailers: Vec<(String, String)>,
 }
 
 impl Message {
@@ -62,7 +64,11 @@ impl Message {
                 let size = line(from)?;
                 let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
                 self.read_exactly(from, size)?;
-                while !line(from)?.is_empty() {}
+                loop {
+                    let line = line(from)?;
+                    let Some((name, value)) = line.split_once(':') else { break };
+                    self.trailers.push((name.to_owned(), value.trim().to_owned()));
+                }
                 if size == 0 {
                     return Some(());
                 }

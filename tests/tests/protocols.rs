@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gw_tests::binary::gw;
 use gw_tests::folder::Folder;
 use gw_tests::gateway::Gateway;
+use gw_tests::h2::{self, Frame, H2};
 use gw_tests::http::{Connection, Message, curl};
 use gw_tests::upstream::Upstream;
 
@@ -197,6 +198,12 @@ fn answers_without_a_body_leave_the_connection_usable() {
     }
     connection.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(connection.response().text(), "ok", "no stray byte stands before this answer");
+    let mut h2 = H2::open(place.addr());
+    for (stream, method, path) in [(1, "GET", "/204"), (3, "GET", "/304"), (5, "HEAD", "/length")] {
+        h2.send(&[Frame::request(stream, method, path, h2::END_STREAM)]);
+        let head = h2.until(|f| f.stream == stream).expect("an answer");
+        assert_eq!((head.kind, head.flags & h2::END_STREAM), (h2::HEADERS, h2::END_STREAM), "{method} {path}");
+    }
 }
 
 #[test]
@@ -219,8 +226,68 @@ fn what_an_upstream_sends_is_sent_on_at_once() {
 #[test]
 fn interim_answers_are_not_taken_for_the_answer() {
     let place = Place::new();
-    let answer = place.raw("GET /hints HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut connection = Connection::open(place.addr());
+    connection.send("GET /hints HTTP/1.1\r\nHost: a\r\n\r\n");
+    let hints = connection.head();
+    assert_eq!((hints.status(), hints.field("link")), (103, Some("</a.css>")), "{hints:?}");
+    let answer = connection.response();
     assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{answer:?}");
+    // HTTP/1.0 knows no interim answers, and over HTTP/2 the protocol library has no way to send one.
+    let answer = place.raw("GET /hints HTTP/1.0\r\n\r\n");
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{answer:?}");
+    let mut h2 = H2::open(place.addr());
+    assert_eq!(h2.get(1, "/hints").map(|f| f.payload[0]), Some(0x88), "200 comes first");
+}
+
+#[test]
+fn trailers_pass_but_for_what_a_head_decides() {
+    let place = Place::new();
+    let request = |te: &str| {
+        format!(
+            "POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{te}\r\n5\r\nhello\r\n0\r\n\
+             X-Sum: 5\r\nX-Consumer-Username: admin\r\nAuthorization: none\r\nSet-Cookie: a=b\r\n\r\n"
+        )
+    };
+    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let answer = place.raw(request("TE: trailers\r\n"));
+    assert_eq!(answer.trailers, pair("X-Sum", "1"), "{answer:?}");
+    assert_eq!(place.upstream.seen()[0].trailers, pair("X-Sum", "5"));
+    let answer = place.raw(request(""));
+    assert_eq!((answer.text().as_str(), answer.trailers), ("hello", vec![]), "not asked for");
+    let mut h2 = H2::open(place.addr());
+    h2.send(&[
+        Frame::request(1, "POST", "/chunked", 0),
+        Frame::new(h2::DATA, 0, 1, *b"hello"),
+        Frame::fields(1, &[("x-sum", "6"), ("x-consumer-username", "admin"), ("set-cookie", "a=b")]),
+    ]);
+    let end = h2.until(|f| f.kind == h2::HEADERS && f.flags & h2::END_STREAM != 0).expect("trailers");
+    assert!(String::from_utf8_lossy(&end.payload).contains("x-sum") || end.payload.len() > 3, "{end:?}");
+    assert_eq!(place.upstream.seen()[2].trailers, pair("x-sum", "6"));
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_it_is_wanted() {
+    let place = Place::new();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    // A client that waits is told; one that does not wait is not, and the connection is good for more.
+    let mut connection = Connection::open(place.addr());
+    connection.send(head);
+    assert_eq!(connection.head().status(), 100);
+    connection.send("hello");
+    assert_eq!(connection.response().text(), "hello");
+    connection.send(format!("{head}hello"));
+    let answer = connection.response();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"));
+    // A final answer in place of 100 ends the connection, since nobody knows whether the body will come.
+    connection.send(head.replace("POST /", "POST *"));
+    assert_eq!(connection.response().status(), 400);
+    let mut connection = Connection::open(place.addr());
+    connection.send(head.replace("100-continue", "200-ok"));
+    assert_eq!(connection.response().status(), 417);
+    let answer = place.raw(format!("{}hello", head.replace("HTTP/1.1", "HTTP/1.0")));
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "HTTP/1.0 knows no 100");
+    // The upstream is never asked to wait.
+    assert!(place.upstream.seen().iter().all(|r| r.field("expect").is_none()));
 }
 
 #[test]

@@ -8,6 +8,8 @@ pub struct BodyDecoder {
     state: State,
     /// Body bytes handed out so far.
     pub received: u64,
+    /// The lines after a chunked body, each with its end, once all is read.
+    pub trailers: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub enum Decoded {
 
 /// Longest chunk-size line, extensions included.
 const SIZE_LINE_MAX: usize = 256;
-/// Most bytes of trailers, which are dropped.
+/// Most bytes of trailers.
 const TRAILER_MAX: usize = 8 * 1024;
 
 impl BodyDecoder {
@@ -50,7 +52,7 @@ impl BodyDecoder {
             Framing::Chunked => State::Size,
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, received: 0 }
+        Self { state, received: 0, trailers: Vec::new() }
     }
 
     /// Whether the whole body was handed out.
@@ -108,6 +110,7 @@ impl BodyDecoder {
                         if seen + used > TRAILER_MAX {
                             return Err(Reject { status: 431, reason: "the trailers are too large" });
                         }
+                        self.trailers.extend_from_slice(&buffer.data()[..used]);
                         buffer.consume(used);
                         self.state = State::Trailer(seen + used);
                     }

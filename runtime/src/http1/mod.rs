@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod request;
 pub mod response;
 pub mod scan;
+pub mod trailers;
 pub mod write;
 
 pub use body::{BodyDecoder, Decoded};

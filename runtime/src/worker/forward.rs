@@ -11,8 +11,8 @@ use super::io::Io;
 use super::sender::{SMALL, Sender};
 use super::source::BodySource;
 use super::splice::{Pipe, WORTH};
-use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response};
-use crate::message::ResponseHead;
+use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response, trailers};
+use crate::message::{Fields, ResponseHead};
 use crate::policy::BodyError;
 use crate::upstream::balance::InFlight;
 use crate::upstream::pool::UpstreamConn;
@@ -190,7 +190,8 @@ impl<B: BodySource> Forward<B> {
             if !self.tx_done && (self.tx.has_room() || self.tx.in_large()) {
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(0)) => {
-                        self.tx.end();
+                        let trailers = if self.tx.chunked { self.body.trailers() } else { None };
+                        self.tx.end_with(trailers);
                         self.tx_done = true;
                         continue;
                     }
@@ -325,6 +326,7 @@ impl<B: BodySource> Forward<B> {
         method: &str,
         head: &mut ResponseHead,
     ) -> Poll<Result<(), Failure>> {
+        self.body.poll_interim(cx);
         loop {
             if let Err(e) = self.pump(cx, watch) {
                 return Poll::Ready(Err(Failure::Body(e)));
@@ -345,6 +347,11 @@ impl<B: BodySource> Forward<B> {
                                 if self.interim > INTERIM_MAX {
                                     let reject = Reject::bad("too many interim answers");
                                     return Poll::Ready(Err(Failure::Malformed(reject)));
+                                }
+                                // Whether the client may send its body is the gateway's to say.
+                                if head.status != 100 {
+                                    self.body.interim(head);
+                                    self.body.poll_interim(cx);
                                 }
                                 continue;
                             }
@@ -427,6 +434,14 @@ impl<B: BodySource> Forward<B> {
     /// Uses up response data.
     pub fn consume_data(&mut self, n: usize) {
         self.rx.take(&mut self.up.buffer, n);
+    }
+
+    /// What came after the response's body, if anything that may be passed on did.
+    pub fn trailers(&self) -> Option<Fields> {
+        if self.rx.trailers.is_empty() {
+            return None;
+        }
+        Some(trailers::fields_of(&self.rx.trailers)).filter(|t| !t.is_empty())
     }
 
     /// Whether all response data was used.

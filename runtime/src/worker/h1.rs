@@ -230,6 +230,8 @@ impl Conn {
             decoder: BodyDecoder::new(meta.framing),
             framing: meta.framing,
             to_continue: if meta.expect_continue { CONTINUE.len() } else { 0 },
+            interim: (x.request.version == Version::H11).then(Vec::new),
+            strip: &snapshot.stripped_headers,
             since: x.now.instant,
             timeout: snapshot.gateway.timeouts.body,
             limit: limits.body,
@@ -246,9 +248,10 @@ impl Conn {
             },
         };
         match sent {
-            Ok(forward) if forward.meta.websocket => {
+            Ok(mut forward) if forward.meta.websocket => {
                 respond::proxied(x);
                 let mut head = Vec::new();
+                forward.body.unsent(&mut head);
                 write::switching_protocols(&mut head, &x.response);
                 // As under Kong, the service's read timeout is how long a WebSocket may be silent.
                 let idle = service_read_timeout(x);
@@ -257,13 +260,15 @@ impl Conn {
                 Next::Close
             }
             Ok(forward) => relay(worker, x, forward, meta, keep_alive).await,
-            Err((body, reply)) => {
+            Err((mut body, reply)) => {
+                let mut before = Vec::new();
+                body.unsent(&mut before);
                 // A client that waits for `100 Continue` may or may not send its body now.
                 let unsure = body.to_continue > 0 && !body.decoder.done();
                 let decoder = body.decoder;
                 let close = !keep_alive || unsure || reply.close || worker.draining.get();
                 let after = self.discard(decoder, close, meta).await;
-                self.reply(worker, x, reply, after != Next::KeepAlive).await;
+                self.reply_after(before, worker, x, reply, after != Next::KeepAlive).await;
                 after
             }
         }
@@ -296,8 +301,21 @@ impl Conn {
 
     /// Sends the gateway's own answer.
     async fn reply(&mut self, worker: &Worker, x: &mut Exchange, reply: Reply, close: bool) {
+        self.reply_after(Vec::new(), worker, x, reply, close).await;
+    }
+
+    /// The same where an interim answer is half out.
+    async fn reply_after(
+        &mut self,
+        before: Vec<u8>,
+        worker: &Worker,
+        x: &mut Exchange,
+        reply: Reply,
+        close: bool,
+    ) {
         let body = respond::local(x, reply);
         let mut sender = Sender::new(false);
+        sender.head().extend_from_slice(&before);
         let head_only = x.request.method == "HEAD" || matches!(x.response.status, 100..=199 | 204 | 304);
         let line = ClientLine {
             framing: match (head_only, body.len()) {
@@ -406,7 +424,10 @@ async fn relay(
         (None, f) => f,
     };
     // A request body that is still coming makes the connection useless for a next request.
-    let keep_alive = keep_alive && framing != Framing::UntilClose && !worker.draining.get();
+    let keep_alive = keep_alive
+        && framing != Framing::UntilClose
+        && !worker.draining.get()
+        && !forward.body.awaits_continue();
     let stated = match framing {
         Framing::None => stated_length(x),
         _ => None,
@@ -415,6 +436,7 @@ async fn relay(
     let line =
         ClientLine { framing, version: x.request.version, keep_alive, stated_length: stated, head_only };
     let mut sender = Sender::new(framing == Framing::Chunked);
+    forward.body.unsent(sender.head());
     write::response(sender.head(), &x.response, &line);
     forward.splices = forward.body.is_plain() && whole.is_none() && filter.is_none();
     let broken = match (whole, filter) {
@@ -423,7 +445,7 @@ async fn relay(
             flush_to(&mut sender, &mut forward, x).await.is_err()
         }
         (None, filter) => match match filter {
-            None => stream(&mut sender, &mut forward, x).await,
+            None => stream(&mut sender, &mut forward, x, meta.te_trailers).await,
             Some(filter) => Box::pin(stream_filtered(&mut sender, &mut forward, filter)).await,
         } {
             Ok(()) => false,
@@ -506,7 +528,12 @@ fn poll_data(forward: &mut Forward<H1Body<'_>>, cx: &mut Context<'_>) -> Poll<Re
 }
 
 /// Streams head and body: gathers what is there, never waits for more with something in hand.
-async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exchange) -> Result<(), Failure> {
+async fn stream(
+    sender: &mut Sender,
+    forward: &mut Forward<H1Body<'_>>,
+    x: &Exchange,
+    trailers: bool,
+) -> Result<(), Failure> {
     let read_timeout = service_read_timeout(x);
     let mut ended = false;
     std::future::poll_fn(|cx| {
@@ -519,7 +546,7 @@ async fn stream(sender: &mut Sender, forward: &mut Forward<H1Body<'_>>, x: &Exch
             if !ended && (sender.has_room() || sender.in_large()) {
                 match poll_data(forward, cx) {
                     Poll::Ready(Ok(0)) => {
-                        sender.end();
+                        sender.end_with(if trailers { forward.trailers() } else { None });
                         ended = true;
                         continue;
                     }

@@ -25,7 +25,7 @@ use super::held::Held;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
-use super::request_body::headers_of;
+use super::request_body::{headers_of, trailers_of};
 use super::respond::{self, Ending};
 use super::source::{BodySource as _, H2Body};
 use crate::exchange::{Client, Exchange};
@@ -105,7 +105,7 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
     let watch = worker.deadlines.watch();
     let snapshot = x.snapshot.clone();
     let limit = snapshot.gateway.limits.body;
-    let mut body = H2Body::new(incoming, limit);
+    let mut body = H2Body::new(incoming, limit, snapshot.clone());
     if let Framing::Length(n) = body.framing()
         && limit > 0
         && n > limit
@@ -409,8 +409,9 @@ impl Streamed {
         }
         match forward.poll_data(cx, &self.watch) {
             Poll::Ready(Ok(0)) => {
+                let trailers = forward.trailers();
                 self.end(false);
-                Poll::Ready(None)
+                Poll::Ready(trailers.map(|t| Ok(Frame::trailers(trailers_of(&t)))))
             }
             Poll::Ready(Ok(n)) => {
                 let n = n.min(PIECE);

@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 
 use super::deadline::Watch;
 use crate::exchange::SnapshotRef;
+use crate::snapshot::Snapshot;
+use crate::http1::trailers::may_trail;
 use crate::http1::write;
 use crate::message::{Fields, name};
 use crate::policy::BodyError;
@@ -191,22 +193,29 @@ impl Source {
         }
     }
 
-    /// A client's trailers without what only a header may say or no client may.
     fn clean(&self, trailers: &HeaderMap) -> HeaderMap {
-        let mut fields = Fields::default();
-        for (name, value) in trailers {
-            fields.push(name.as_str().as_bytes(), value.as_bytes());
-        }
-        self.snapshot.stripped_headers.strip(&mut fields);
-        trailers_of(&fields)
+        trailers_of(&client_trailers(trailers, &self.snapshot))
     }
 }
 
-/// Fields as trailers: those that the gateway itself goes by are no trailers (RFC 9110 6.5.1).
+/// A client's trailers without what only a header may say or no client may.
+pub fn client_trailers(trailers: &HeaderMap, snapshot: &Snapshot) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in trailers {
+        let name = name.as_str().as_bytes();
+        if may_trail(name::tag_of(name), name) {
+            fields.push(name, value.as_bytes());
+        }
+    }
+    snapshot.stripped_headers.strip(&mut fields);
+    fields
+}
+
+/// Fields as trailers.
 pub fn trailers_of(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (tag, name, value) in fields.iter_tagged() {
-        if tag != name::OTHER {
+        if !may_trail(tag, name) {
             continue;
         }
         if let (Ok(name), Ok(value)) =

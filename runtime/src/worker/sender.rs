@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use super::io::Io;
 use super::splice::Pipe;
-use crate::http1::write::{LAST_CHUNK, chunk_size};
+use crate::http1::write::{LAST_CHUNK, chunk_size, last_chunk};
+use crate::message::Fields;
 
 /// Pieces up to this size are copied together; larger ones are written from their own place.
 pub const SMALL: usize = 16 * 1024;
@@ -100,6 +101,14 @@ impl Sender {
     pub fn end(&mut self) {
         if self.chunked {
             self.out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    /// Adds the end of the body, and what comes after it where that can be said.
+    pub fn end_with(&mut self, trailers: Option<Fields>) {
+        match trailers {
+            Some(trailers) if self.chunked => last_chunk(&mut self.out, &trailers),
+            _ => self.end(),
         }
     }
 

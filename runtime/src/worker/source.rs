@@ -1,6 +1,6 @@
 //! Where a request body comes from, seen the same way by everything behind the codec.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http_body::Body as _;
@@ -8,8 +8,12 @@ use http_body::Body as _;
 use super::deadline::Watch;
 use super::io::Io;
 use super::splice::Pipe;
+use super::request_body::client_trailers;
 use crate::clock;
-use crate::http1::{BodyDecoder, Buffer, Decoded, Framing};
+use crate::exchange::SnapshotRef;
+use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, trailers, write};
+use crate::message::strip::StripSet;
+use crate::message::{Fields, ResponseHead};
 use crate::policy::BodyError;
 
 /// A request body.
@@ -28,6 +32,14 @@ pub trait BodySource {
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+    /// What came after the body, without what must not be passed on.
+    fn trailers(&mut self) -> Option<Fields> {
+        None
+    }
+    /// Takes an interim answer for the client, if it is one to understand it.
+    fn interim(&mut self, _head: &ResponseHead) {}
+    /// Sends on interim answers as far as that goes now.
+    fn poll_interim(&mut self, _cx: &mut Context<'_>) {}
     /// Whether the client's connection is a plain socket.
     fn is_plain(&self) -> bool {
         false
@@ -78,11 +90,17 @@ pub struct H1Body<'a> {
     pub framing: Framing,
     /// The client waits for `100 Continue`; so many bytes of it are to be sent yet.
     pub to_continue: usize,
+    /// Interim answers that the client has not taken yet; `None` for one that knows no such thing (HTTP/1.0).
+    pub interim: Option<Vec<u8>>,
+    /// What clients must not set, in trailers no more than in headers.
+    pub strip: &'a StripSet,
     pub since: std::time::Instant,
     pub timeout: std::time::Duration,
     pub limit: u64,
 }
 
+/// Bytes of interim answers that may wait for a client to take them.
+const INTERIM_WAITING: usize = 16 * 1024;
 /// The interim answer that makes a client send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -101,14 +119,7 @@ impl BodySource for H1Body<'_> {
                 Ok(Decoded::More) => {}
                 Err(_) => return Poll::Ready(Err(BodyError::Broken)),
             }
-            while self.to_continue > 0 {
-                let rest = &CONTINUE[CONTINUE.len() - self.to_continue..];
-                match self.io.poll_write_from(cx, rest) {
-                    Poll::Ready(Ok(n)) if n > 0 => self.to_continue -= n,
-                    Poll::Ready(_) => return Poll::Ready(Err(BodyError::Broken)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
+            ready!(self.poll_continue(cx))?;
             match self.io.poll_read_into(cx, self.buffer.spare()) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(BodyError::Broken)),
                 Poll::Ready(Ok(n)) => {
@@ -153,6 +164,40 @@ impl BodySource for H1Body<'_> {
         }
     }
 
+    fn trailers(&mut self) -> Option<Fields> {
+        if self.decoder.trailers.is_empty() {
+            return None;
+        }
+        let mut fields = trailers::fields_of(&self.decoder.trailers);
+        self.strip.strip(&mut fields);
+        Some(fields).filter(|f| !f.is_empty())
+    }
+
+    fn interim(&mut self, head: &ResponseHead) {
+        if let Some(bytes) = self.interim.as_mut().filter(|b| b.len() < INTERIM_WAITING) {
+            write::interim(bytes, head);
+        }
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) {
+        if self.interim.as_ref().is_none_or(Vec::is_empty) {
+            return;
+        }
+        // A `100 Continue` that is half out goes first. What fails here fails again with the final answer.
+        if self.to_continue < CONTINUE.len() && !matches!(self.poll_continue(cx), Poll::Ready(Ok(()))) {
+            return;
+        }
+        let Some(bytes) = &mut self.interim else { return };
+        while !bytes.is_empty() {
+            match self.io.poll_write_from(cx, bytes) {
+                Poll::Ready(Ok(n)) => drop(bytes.drain(..n)),
+                Poll::Ready(Err(_)) => bytes.clear(),
+                Poll::Pending => return,
+            }
+        }
+        let _ = self.io.poll_flush_all(cx);
+    }
+
     fn is_plain(&self) -> bool {
         matches!(self.io, Io::Tcp(_))
     }
@@ -183,6 +228,35 @@ impl BodySource for H1Body<'_> {
 }
 
 impl H1Body<'_> {
+    /// Tells the client that it may send its body, where it waits for that.
+    fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.to_continue > 0 {
+            let rest = &CONTINUE[CONTINUE.len() - self.to_continue..];
+            match self.io.poll_write_from(cx, rest) {
+                Poll::Ready(Ok(n)) if n > 0 => self.to_continue -= n,
+                Poll::Ready(_) => return Poll::Ready(Err(BodyError::Broken)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the client still waits to be told that it may send its body.
+    pub fn awaits_continue(&self) -> bool {
+        self.to_continue == CONTINUE.len() && !self.decoder.done()
+    }
+
+    /// What of interim answers is half out or waits, and must go before the final answer.
+    pub fn unsent(&mut self, out: &mut Vec<u8>) {
+        if (1..CONTINUE.len()).contains(&self.to_continue) {
+            out.extend_from_slice(&CONTINUE[CONTINUE.len() - self.to_continue..]);
+            self.to_continue = 0;
+        }
+        if let Some(bytes) = &mut self.interim {
+            out.append(bytes);
+        }
+    }
+
     /// Gives the client new time, unless it sends so slowly that it only means to keep the connection busy.
     fn progress(&mut self) -> Result<(), BodyError> {
         let now = clock::monotonic();
@@ -203,11 +277,14 @@ pub struct H2Body {
     received: u64,
     limit: u64,
     done: bool,
+    trailers: Option<http::HeaderMap>,
+    /// What clients must not set, in trailers no more than in headers.
+    snapshot: SnapshotRef,
 }
 
 impl H2Body {
     /// The body of a request, of at most `limit` bytes (0: any).
-    pub fn new(incoming: hyper::body::Incoming, limit: u64) -> Self {
+    pub fn new(incoming: hyper::body::Incoming, limit: u64, snapshot: SnapshotRef) -> Self {
         let hint = incoming.size_hint().exact();
         let (framing, done) = match hint {
             Some(0) => (Framing::None, true),
@@ -215,7 +292,7 @@ impl H2Body {
             None => (Framing::Chunked, incoming.is_end_stream()),
         };
         let framing = if done { Framing::None } else { framing };
-        Self { incoming, piece: Bytes::new(), framing, received: 0, limit, done }
+        Self { incoming, piece: Bytes::new(), framing, received: 0, limit, done, trailers: None, snapshot }
     }
 
     /// The body itself, of which nothing was used yet.
@@ -229,8 +306,9 @@ impl BodySource for H2Body {
         while self.piece.is_empty() && !self.done {
             match std::pin::Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.piece = data;
+                    match frame.into_data() {
+                        Ok(data) => self.piece = data,
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
                     }
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
@@ -259,6 +337,11 @@ impl BodySource for H2Body {
 
     fn untouched(&self) -> bool {
         self.received == 0
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        let trailers = self.trailers.take()?;
+        Some(client_trailers(&trailers, &self.snapshot)).filter(|f| !f.is_empty())
     }
 }
 
