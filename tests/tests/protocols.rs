@@ -202,7 +202,11 @@ fn answers_without_a_body_leave_the_connection_usable() {
     for (stream, method, path) in [(1, "GET", "/204"), (3, "GET", "/304"), (5, "HEAD", "/length")] {
         h2.send(&[Frame::request(stream, method, path, h2::END_STREAM)]);
         let head = h2.until(|f| f.stream == stream).expect("an answer");
-        assert_eq!((head.kind, head.flags & h2::END_STREAM), (h2::HEADERS, h2::END_STREAM), "{method} {path}");
+        assert_eq!(
+            (head.kind, head.flags & h2::END_STREAM),
+            (h2::HEADERS, h2::END_STREAM),
+            "{method} {path}"
+        );
     }
 }
 

@@ -32,9 +32,8 @@ const FORBIDDEN_FAMILIES: &[&str] = &["accept-", "access-control-", "if-", "sec-
 
 /// Whether a field may come after a body.
 pub fn may_trail(tag: u8, name: &[u8]) -> bool {
-    let begins = |family: &&str| {
-        name.get(..family.len()).is_some_and(|n| n.eq_ignore_ascii_case(family.as_bytes()))
-    };
+    let begins =
+        |family: &&str| name.get(..family.len()).is_some_and(|n| n.eq_ignore_ascii_case(family.as_bytes()));
     tag == OTHER
         && !FORBIDDEN.iter().any(|f| name.eq_ignore_ascii_case(f.as_bytes()))
         && !FORBIDDEN_FAMILIES.iter().any(begins)

@@ -14,11 +14,11 @@ use hyper::body::Incoming;
 
 use super::deadline::Watch;
 use crate::exchange::SnapshotRef;
-use crate::snapshot::Snapshot;
 use crate::http1::trailers::may_trail;
 use crate::http1::write;
 use crate::message::{Fields, name};
 use crate::policy::BodyError;
+use crate::snapshot::Snapshot;
 
 /// How much of a body's beginning is kept for a second attempt.
 const KEEP: usize = 64 * 1024;

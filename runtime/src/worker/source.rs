@@ -7,8 +7,8 @@ use http_body::Body as _;
 
 use super::deadline::Watch;
 use super::io::Io;
-use super::splice::Pipe;
 use super::request_body::client_trailers;
+use super::splice::Pipe;
 use crate::clock;
 use crate::exchange::SnapshotRef;
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, trailers, write};
@@ -305,12 +305,10 @@ impl BodySource for H2Body {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
         while self.piece.is_empty() && !self.done {
             match std::pin::Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    match frame.into_data() {
-                        Ok(data) => self.piece = data,
-                        Err(frame) => self.trailers = frame.into_trailers().ok(),
-                    }
-                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.piece = data,
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
                 Poll::Ready(None) => self.done = true,
                 Poll::Pending => return Poll::Pending,
