@@ -71,7 +71,9 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
                 c.connection_requests += 1;
                 c.clone()
             };
-            async move { Ok::<_, Infallible>(stream(worker, client, request).await) }
+            // Boxed, because hyper hands it from hand to hand before it runs.
+            let stream = Box::pin(stream(worker, client, request));
+            async move { Ok::<_, Infallible>(stream.await) }
         })
     };
     let connection = builder.serve_connection(TokioIo::new(Guarded::new(io, before)), service);

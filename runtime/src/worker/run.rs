@@ -165,7 +165,8 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let io = Io::Server(Box::new(stream));
     match is_h2 {
-        true => h2::serve(worker, io, Buffer::default(), client).await,
+        // Boxed, as below: a connection that speaks HTTP/1 holds none of it.
+        true => Box::pin(h2::serve(worker, io, Buffer::default(), client)).await,
         false => finish(h1::serve(Rc::clone(&worker), io, client.clone()).await, worker, client).await,
     }
 }
