@@ -125,14 +125,25 @@ pub struct RequestId(pub u128);
 impl RequestId {
     /// The 32 digits.
     pub fn hex(self) -> [u8; 32] {
-        let (mut digits, mut id) = ([0_u8; 32], self.0);
-        for d in digits.iter_mut().rev() {
-            *d = b"0123456789abcdef"[(id & 15) as usize];
-            id >>= 4;
+        let mut digits = [0_u8; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            pair.copy_from_slice(&PAIRS[byte as usize]);
         }
         digits
     }
 }
+
+/// The two hex digits of every byte.
+static PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut i = 0;
+    while i < 256 {
+        pairs[i] = [digits[i >> 4], digits[i & 15]];
+        i += 1;
+    }
+    pairs
+};
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

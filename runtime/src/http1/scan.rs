@@ -92,13 +92,14 @@ pub fn keep(fields: &mut Fields, base: usize, at: usize, line: &Line<'_>) {
 /// Reads one field line (without its line end).
 #[inline]
 pub fn field_line(line: &[u8]) -> Result<Line<'_>, Reject> {
-    let Some(colon) = memchr::memchr(b':', line) else {
-        return Err(Reject::bad("a header line has no colon"));
-    };
-    let name = &line[..colon];
-    if !is_token(name) {
-        return Err(Reject::bad("a header name has a character that is not allowed"));
+    let colon = line.iter().position(|b| CLASS[*b as usize] & TOKEN == 0).unwrap_or(line.len());
+    if line.get(colon) != Some(&b':') || colon == 0 {
+        return Err(Reject::bad(match memchr::memchr(b':', line) {
+            None => "a header line has no colon",
+            Some(_) => "a header name has a character that is not allowed",
+        }));
     }
+    let name = &line[..colon];
     let value = trim(&line[colon + 1..]);
     if !is_value(value) {
         return Err(Reject::bad("a header value has a control character"));

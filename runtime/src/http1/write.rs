@@ -1,27 +1,26 @@
 //! Heads and chunk frames as bytes.
 
 use super::Framing;
-use crate::message::{Fields, RequestHead, ResponseHead, Version, name, names, tags};
+use crate::message::{Fields, RequestHead, ResponseHead, Version, names, tags};
 
 /// Whether a field belongs to one connection only, so that the codec alone writes it.
 #[inline]
 pub fn hop_by_hop(tag: u8) -> bool {
-    tag != name::OTHER && HOP.contains(&tag)
+    HOP >> tag & 1 == 1
 }
 
-const HOP: [u8; 11] = [
-    tags::CONNECTION,
-    tags::KEEP_ALIVE,
-    tags::PROXY_CONNECTION,
-    tags::TRANSFER_ENCODING,
-    tags::TE,
-    tags::TRAILER,
-    tags::UPGRADE,
-    tags::CONTENT_LENGTH,
-    tags::EXPECT,
-    tags::PROXY,
-    tags::HTTP2_SETTINGS,
-];
+/// A bit for each tag, of which there are fewer than 64.
+const HOP: u64 = 1 << tags::CONNECTION
+    | 1 << tags::KEEP_ALIVE
+    | 1 << tags::PROXY_CONNECTION
+    | 1 << tags::TRANSFER_ENCODING
+    | 1 << tags::TE
+    | 1 << tags::TRAILER
+    | 1 << tags::UPGRADE
+    | 1 << tags::CONTENT_LENGTH
+    | 1 << tags::EXPECT
+    | 1 << tags::PROXY
+    | 1 << tags::HTTP2_SETTINGS;
 
 fn fields(out: &mut Vec<u8>, fields: &Fields) {
     fields.write_lines(out, hop_by_hop);

@@ -73,13 +73,13 @@ pub struct ResponseHead {
 
 /// Host and port of an authority; IPv6 literals keep their brackets.
 pub fn split_port(authority: &str) -> (&str, Option<u16>) {
-    match authority.rfind(':') {
-        Some(i) if authority.ends_with(|c: char| c.is_ascii_digit()) && !authority[i..].contains(']') => {
-            match authority[i + 1..].parse() {
-                Ok(port) => (&authority[..i], Some(port)),
-                Err(_) => (authority, None),
-            }
-        }
+    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let name = authority.len() - digits;
+    match authority.as_bytes()[..name].last() {
+        Some(b':') if digits > 0 => match authority[name..].parse() {
+            Ok(port) => (&authority[..name - 1], Some(port)),
+            Err(_) => (authority, None),
+        },
         _ => (authority, None),
     }
 }

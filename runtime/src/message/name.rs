@@ -100,6 +100,9 @@ names! {
     HTTP2_SETTINGS = 36 "HTTP2-Settings";
 }
 
+// Sets of tags are kept as the bits of one word.
+const _: () = assert!(TEXTS.len() < 64);
+
 /// How many slots the look-up table has; with this multiplier no two tagged names share one.
 const SLOTS: usize = 256;
 

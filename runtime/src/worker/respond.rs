@@ -23,7 +23,7 @@ thread_local! {
 fn push_ms(x: &mut Exchange, which: usize, took: Duration) {
     let mut digits = itoa::Buffer::new();
     let text = digits.format(took.as_millis() as u64);
-    NAMES.with(|n| x.response.fields.append(&n[which], text));
+    NAMES.with(|n| x.response.fields.put(&n[which], text));
 }
 
 fn push_request_id(x: &mut Exchange) {
@@ -89,7 +89,7 @@ fn local_head(x: &mut Exchange, reply: Reply) -> Bytes {
     x.response.status = reply.status;
     x.response.fields.clear();
     push_date(x);
-    x.response.fields.append(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
+    x.response.fields.put(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
     reply.write_fields(&mut x.response.fields);
     push_ms(x, 2, clock::monotonic().duration_since(x.now.instant));
     push_request_id(x);
@@ -109,7 +109,7 @@ fn push_date(x: &mut Exchange) {
             *at = second;
             *text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(second));
         }
-        x.response.fields.append(&names::DATE, text.as_str());
+        x.response.fields.put(&names::DATE, text.as_str());
     });
 }
 
