@@ -22,6 +22,7 @@ pub mod message;
 pub mod model;
 pub mod panics;
 pub mod policy;
+pub mod provider;
 pub mod route;
 pub mod server;
 pub mod snapshot;

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
+use crate::effect;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::reloads::Reloads;
@@ -80,6 +81,7 @@ impl Server {
             spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
         }
         probe::spawn(Arc::clone(&common), stopped.clone())?;
+        effect::provider::spawn(Arc::clone(&common), stopped.clone())?;
         if let Some(options) = options.admin {
             admin::spawn(options, metrics, stopped)?;
         }

@@ -53,6 +53,7 @@ pub fn build(model: &Checked<Model>, shared: &Arc<Shared>) -> (Option<Snapshot>,
         server_tls: None,
         upstreams: upstreams::build(model),
         certificates: services::certificates(model),
+        shared: Arc::clone(shared),
     };
     let fine = !has_errors(&diags);
     (fine.then_some(snapshot), diags)

@@ -2,6 +2,7 @@
 
 pub mod call;
 mod limits;
+pub mod provider;
 pub mod redis;
 
 use crate::policy::{Answer, BodyError, Effect, Step};
@@ -28,6 +29,7 @@ impl Effects {
                 tokio::time::sleep(time).await;
                 Answer::Slept
             }
+            Effect::Keys(wanted) => Answer::Keys(wanted.wait().await),
             // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
             Effect::Call(_) => Answer::Call(Vec::new()),

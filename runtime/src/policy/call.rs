@@ -122,6 +122,12 @@ pub struct Transport {
     connect_timeout: Duration,
 }
 
+impl PartialEq for Transport {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tls, &other.tls) && self.connect_timeout == other.connect_timeout
+    }
+}
+
 impl Transport {
     /// TLS by the system's CAs and the config's `gateway.tls.upstream_ca`; certificates are verified unless `verify` is
     /// off.

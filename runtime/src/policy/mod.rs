@@ -106,6 +106,8 @@ pub enum Effect {
     Call(Vec<call::Call>),
     /// Send requests one after the other or at the same time, as this says.
     Series(Box<dyn call::Series>),
+    /// Wait for the keys of an identity provider.
+    Keys(crate::provider::Wanted),
 }
 
 /// What came of an [`Effect`].
@@ -123,6 +125,8 @@ pub enum Answer {
     Call(Vec<Result<call::CallResponse, call::CallError>>),
     /// The series, which knows what came of it.
     Series(Box<dyn call::Series>),
+    /// Whether the provider was asked and has answered.
+    Keys(Result<(), crate::provider::Unavailable>),
 }
 
 /// Why a body could not be read.

@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub server_tls: Option<std::sync::Arc<rustls::ServerConfig>>,
     pub upstreams: Box<[std::sync::Arc<upstream::UpstreamConfig>]>,
     pub certificates: Box<[Certificate]>,
+    /// State that outlives it.
+    pub shared: std::sync::Arc<shared::Shared>,
 }
 
 /// The policies of a route for one class of consumers, in order.

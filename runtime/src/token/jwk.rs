@@ -33,6 +33,15 @@ impl JwkSet {
         Self::from_value(&set)
     }
 
+    /// Reads a set that anybody can read: secrets in it are left out, as they are none.
+    pub fn parse_public(text: &[u8]) -> Result<Self, String> {
+        let mut set = json::parse(text).map_err(|e| format!("the key set is not well-formed JSON: {e}"))?;
+        if let Some(keys) = set.get_mut("keys").and_then(Value::as_array_mut) {
+            keys.retain(|k| k["kty"] != "oct");
+        }
+        Self::from_value(&set)
+    }
+
     /// The same for JSON that has been read.
     pub fn from_value(set: &Value) -> Result<Self, String> {
         let Some(list) = set.get("keys").and_then(Value::as_array) else {
