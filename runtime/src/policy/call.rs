@@ -195,6 +195,9 @@ impl<'a> Url<'a> {
         if !path.starts_with('/') || !path.is_ascii() || !crate::http1::scan::is_target(path.as_bytes()) {
             return Err("its path must begin with `/` and have no spaces, `#` or characters beyond ASCII");
         }
+        if authority.contains('@') {
+            return Err("it must not hold a user or password");
+        }
         let (host, port) = match authority.rfind(':') {
             Some(at) if !authority[at..].contains(']') => {
                 let digits = &authority[at + 1..];
@@ -205,7 +208,7 @@ impl<'a> Url<'a> {
             _ => (authority, if tls { 443 } else { 80 }),
         };
         if !is_host(host) {
-            return Err("its host is malformed (a name, or an address without user or password)");
+            return Err("its host is malformed (it is a name or an address)");
         }
         Ok(Self { tls, host, port, path })
     }

@@ -3,8 +3,10 @@
 mod cache;
 mod explain;
 mod extract;
+mod keys;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
@@ -13,7 +15,7 @@ use self::cache::Scope;
 use self::extract::{Found, Places};
 use super::identity::{self, ANONYMOUS, Anonymous, IDENTITY_HEADERS};
 use super::reply::JSON;
-use super::{Cx, Descriptor, Flow, Policy, Reply};
+use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::{Exchange, Identity};
 use crate::message::{FieldName, names};
@@ -21,6 +23,7 @@ use crate::model::schema::{Field, HEADER, Kind, Record, STR, Val};
 use crate::token::Token;
 pub use explain::Explanation;
 
+use crate::provider::{Provider, Published, Unavailable, Wanted};
 use crate::snapshot::Snapshot;
 use crate::token::check::{Denial, Reason, Rules};
 use crate::token::claims::{self, Times};
@@ -68,6 +71,14 @@ its `sub`.
 for tokens of credentials, those of an issuer for its own. A good token that lacks scopes is answered 403 `Insufficient
 scope` with `error=\"insufficient_scope\"` and the scopes; the anonymous consumer does not stand in for its bearer.
 `strict` judges tokens of credentials as issuers' are. `gw token explain` shows every check of a token.
+
+An issuer's published keys (`jwks_uri`, `discovery`) are fetched in the background, once for all workers: when the config
+is loaded, before they get old (as `Cache-Control: max-age` says, but every 30 s to 1 h), and when a token names a key that
+the set does not have, which whoever sends such tokens cannot bring about more often than every 30 s in the long run.
+While the issuer is down the last keys stay in force, for 24 h at most. Redirects are not followed, and a discovery document
+leads to a private address only on the host and port that the config names itself. Secrets in a published set are ignored.
+A token that nobody can judge, because its issuer's keys did not come within 6 s, is answered 503 with `Retry-After`, never
+401. Their state is in the metrics `gw_identity_provider_*`.
 
 With `anonymous` nobody is refused: the request goes on as that consumer (500 if there is none of that name), and
 not at all is asked where an earlier authenticator already knows the caller.
@@ -168,6 +179,8 @@ pub struct Jwt {
     challenge_invalid: String,
     claims_to_headers: Vec<(String, FieldName)>,
     issuers: Vec<Issuer>,
+    /// Of those issuers that publish their keys.
+    providers: Vec<Option<Arc<Provider>>>,
 }
 
 /// What a good signature established.
@@ -179,6 +192,8 @@ struct Verified {
     issuer: Option<usize>,
     /// The token is good, but its bearer may not go on.
     forbidden: Option<Denial>,
+    /// Generation of the published keys that it was judged by.
+    keys: u64,
 }
 
 /// Why a caller is not let in.
@@ -187,6 +202,10 @@ enum Failure {
     BadToken(Reason),
     /// Scopes that are asked for.
     Forbidden(Reason, String),
+    /// Only other keys can tell.
+    Wait(Wanted),
+    /// Nobody can tell now whether the token is good.
+    NoKeys,
 }
 
 impl Failure {
@@ -216,6 +235,7 @@ impl Policy for Jwt {
             return None;
         }
         let realm = config.str("realm").map(|r| r.replace('\\', "\\\\").replace('"', "\\\""));
+        let (issuers, providers) = keys::issuers(config, cx)?;
         Some(Self {
             id: next_id(),
             places: Places {
@@ -235,7 +255,8 @@ impl Policy for Jwt {
                 None => "Bearer error=\"invalid_token\"".to_owned(),
             },
             claims_to_headers: config.map("claims_to_headers").iter().filter_map(claim_header).collect(),
-            issuers: issuers(config, cx)?,
+            issuers,
+            providers,
         })
     }
 
@@ -246,19 +267,13 @@ impl Policy for Jwt {
         if self.anonymous.is_some() && identity::is_authenticated(x) {
             return Flow::Next;
         }
-        match (self.authenticate(x), &self.anonymous) {
-            (Ok(verified), _) => {
-                self.set_claim_headers(x, verified.identity.claims.as_deref());
-                identity::set_identity(x, verified.identity.clone());
-                Flow::Next
-            }
-            // Who the caller is was proven, so the anonymous consumer is not meant.
-            (Err(failure @ Failure::Forbidden(..)), _) => Flow::Reply(self.refuse(&failure)),
-            (Err(_), Some(anonymous)) => {
-                self.set_claim_headers(x, None);
-                anonymous.apply(x)
-            }
-            (Err(failure), None) => Flow::Reply(self.refuse(&failure)),
+        self.decide(x, None)
+    }
+
+    fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
+        match answer {
+            Answer::Keys(came) => self.decide(x, Some(came)),
+            _ => Flow::Reply(self.refuse(&Failure::NoKeys)),
         }
     }
 
@@ -268,7 +283,30 @@ impl Policy for Jwt {
 }
 
 impl Jwt {
-    fn authenticate(&self, x: &Exchange) -> Result<Rc<Verified>, Failure> {
+    /// Lets the caller in or not. `waited` tells that keys were waited for, and what came of it.
+    fn decide(&self, x: &mut Exchange, waited: Option<Result<(), Unavailable>>) -> Flow {
+        match (self.authenticate(x, waited), &self.anonymous) {
+            (Ok(verified), _) => {
+                self.set_claim_headers(x, verified.identity.claims.as_deref());
+                identity::set_identity(x, verified.identity.clone());
+                Flow::Next
+            }
+            (Err(Failure::Wait(wanted)), _) => Flow::Await(Effect::Keys(wanted)),
+            // Whoever may be somebody is not made nobody for want of keys.
+            (Err(failure @ Failure::NoKeys), _) => Flow::Reply(self.refuse(&failure)),
+            (Err(_), Some(anonymous)) => {
+                self.set_claim_headers(x, None);
+                anonymous.apply(x)
+            }
+            (Err(failure), None) => Flow::Reply(self.refuse(&failure)),
+        }
+    }
+
+    fn authenticate(
+        &self,
+        x: &Exchange,
+        waited: Option<Result<(), Unavailable>>,
+    ) -> Result<Rc<Verified>, Failure> {
         let token = match self.places.search(&x.request) {
             Found::One(token) => token,
             Found::Nothing => return Err(Failure::NoToken),
@@ -276,10 +314,11 @@ impl Jwt {
             Found::Several => return Err(Failure::message("Multiple tokens provided")),
         };
         let scope = Scope { policy: self.id, snapshot: x.snapshot.generation };
-        let verified = match cache::with(|c| c.get(scope, &token)) {
+        let known = cache::with(|c| c.get(scope, &token)).filter(|v| self.has_keys_of(v));
+        let verified = match known {
             Some(verified) => verified,
             None => {
-                let verified = Rc::new(self.verify(&x.snapshot, &token)?);
+                let verified = Rc::new(self.verify(&x.snapshot, &token, waited)?);
                 cache::with(|c| c.put(scope, &token, Rc::clone(&verified)));
                 verified
             }
@@ -292,10 +331,18 @@ impl Jwt {
         }
     }
 
-    fn verify(&self, snapshot: &Snapshot, token: &[u8]) -> Result<Verified, Denial> {
+    fn verify(
+        &self,
+        snapshot: &Snapshot,
+        token: &[u8],
+        waited: Option<Result<(), Unavailable>>,
+    ) -> Result<Verified, Failure> {
         let token = self.rules.decode(token, &mut Quiet)?;
         let issuer = self.issuer_of(&token);
-        self.verify_decoded(snapshot, token, issuer, &mut Quiet)
+        let (keys, generation) = self.keys_for(issuer, &token, waited)?;
+        let mut verified = self.verify_decoded(snapshot, token, issuer, keys.as_deref(), &mut Quiet)?;
+        verified.keys = generation;
+        Ok(verified)
     }
 
     /// Everything about a decoded token that does not depend on the time.
@@ -304,20 +351,24 @@ impl Jwt {
         snapshot: &Snapshot,
         token: Token<'_>,
         issuer: Option<usize>,
+        keys: Option<&Published>,
         trace: &mut impl Trace,
     ) -> Result<Verified, Denial> {
         if let Some(i) = issuer {
-            let times = self.issuers[i].check(&token, trace)?;
+            let times = match keys {
+                Some(published) => self.issuers[i].check_with(&token, &published.keys, trace)?,
+                None => self.issuers[i].check(&token, trace)?,
+            };
             let forbidden = self.scopes(issuer).check(&token.claims, &mut Quiet).err();
             let identity = of_issuer(&self.issuers[i], snapshot, token.claims, trace)?;
-            return Ok(Verified { identity, times, issuer, forbidden });
+            return Ok(Verified { identity, times, issuer, forbidden, keys: 0 });
         }
         let find = |key: &str| snapshot.credentials.jwt.get(key).map(|c| (c, &c.data));
         let signed = self.rules.check_parsed(token, find, trace)?;
         let forbidden = self.scopes(None).check(&signed.claims, &mut Quiet).err();
         let claims = Some(Rc::new(signed.claims));
         let identity = identity::of_credential(signed.credential, signed.key, claims);
-        Ok(Verified { identity, times: signed.times, issuer: None, forbidden })
+        Ok(Verified { identity, times: signed.times, issuer: None, forbidden, keys: 0 })
     }
 
     /// The scopes that bearers must have.
@@ -364,6 +415,10 @@ impl Jwt {
                 let challenge = self.challenge_invalid.replace("invalid_token", "insufficient_scope");
                 let scope = scope.replace(['"', '\\'], "'");
                 (Reply::with_body(403, JSON, reason.body()), format!("{challenge}, scope=\"{scope}\""))
+            }
+            Failure::Wait(_) | Failure::NoKeys => {
+                let reply = Reply::exit(503, "The keys of the token's issuer are not available");
+                return reply.field(names::RETRY_AFTER, "5");
             }
             Failure::NoToken => (Reply::exit(401, "Unauthorized"), self.challenge.clone()),
             Failure::BadToken(reason) => {
@@ -414,20 +469,6 @@ fn of_issuer(
         claims: Some(Rc::new(claims)),
         ..Identity::default()
     })
-}
-
-fn issuers(config: &Record, cx: &mut Cx<'_>) -> Option<Vec<Issuer>> {
-    let mut all = Some(Vec::new());
-    for record in config.records("issuers") {
-        match Issuer::of(record) {
-            Ok(issuer) => all.iter_mut().for_each(|list| list.push(issuer.clone())),
-            Err(problem) => {
-                cx.report(&codes::INVALID_VALUE, record.span_of("jwks"), format!("`jwks`: {problem}"));
-                all = None;
-            }
-        }
-    }
-    all
 }
 
 fn next_id() -> u64 {

@@ -112,6 +112,7 @@ pub enum Effect {
 
 /// What came of an [`Effect`].
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is made once a wait, and handed on at once")]
 pub enum Answer {
     /// The body is in [`Exchange::body`].
     Body(Result<(), BodyError>),

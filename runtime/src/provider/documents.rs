@@ -30,7 +30,8 @@ pub struct Metadata {
 impl Metadata {
     /// Reads the metadata of `issuer`.
     pub fn parse(document: &[u8], issuer: &str) -> Result<Self, String> {
-        let value = json::parse(document).map_err(|e| format!("the metadata is not well-formed JSON: {e}"))?;
+        let value =
+            json::parse(document).map_err(|e| format!("the metadata is not well-formed JSON: {e}"))?;
         let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let list = |name: &str| {
             let all = value.get(name).and_then(Value::as_array).into_iter().flatten();
@@ -75,8 +76,9 @@ pub fn lifetime(fields: &Fields) -> Duration {
 pub fn check_type(fields: &Fields) -> Result<(), String> {
     let Some(written) = fields.text(&names::CONTENT_TYPE) else { return Ok(()) };
     let kind = written.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let fits = matches!(&*kind, "" | "text/json" | "text/plain" | "application/octet-stream" | "application/json")
-        || (kind.starts_with("application/") && kind.ends_with("+json"));
+    let fits =
+        matches!(&*kind, "" | "text/json" | "text/plain" | "application/octet-stream" | "application/json")
+            || (kind.starts_with("application/") && kind.ends_with("+json"));
     match fits {
         true => Ok(()),
         false => Err(format!("its content type is {kind:?}, not JSON")),

@@ -112,8 +112,16 @@ pub struct Wanted {
     pub provider: Arc<Provider>,
     /// The round after which there is nothing more to wait for.
     round: u64,
-    /// The generation that did not do.
-    generation: u64,
+    need: Need,
+}
+
+/// What ends a wait before its round.
+#[derive(Clone, Debug)]
+enum Need {
+    Any,
+    Key(String),
+    /// Nothing: only a round that began after the token came can tell.
+    Round,
 }
 
 impl std::fmt::Debug for Wanted {
@@ -141,22 +149,29 @@ impl Provider {
     /// Has the provider asked, because there are no keys (yet).
     pub fn want_any(self: &Arc<Self>) -> Wanted {
         let round = self.lock().next_round(clock::monotonic());
-        Wanted { provider: Arc::clone(self), round, generation: 0 }
+        Wanted { provider: Arc::clone(self), round, need: Need::Any }
     }
 
-    /// Has the provider asked again, because a token names a key that is not in the set of this generation. `None` if
-    /// that was done too often lately: whoever sends such tokens must not decide how often a provider is asked.
-    pub fn want_other(self: &Arc<Self>, generation: u64) -> Option<Wanted> {
+    /// Has the provider asked again, because the set lacks the key of a token: the one of this name, if it gives one.
+    /// `None` if that was done too often lately: whoever sends such tokens must not decide how often a provider is
+    /// asked.
+    pub fn want_other(self: &Arc<Self>, kid: Option<&str>) -> Option<Wanted> {
+        let need = kid.map_or(Need::Round, |kid| Need::Key(kid.to_owned()));
+        let wanted = |round| Wanted { provider: Arc::clone(self), round, need };
         let mut schedule = self.lock();
-        // Other keys have come since: whoever waits for them has waited enough.
-        if self.generation() != generation {
-            return Some(Wanted { provider: Arc::clone(self), round: 0, generation });
+        // It may have come since.
+        if kid.is_some_and(|kid| self.names(kid)) {
+            return Some(wanted(0));
         }
         let round = schedule.ask(clock::monotonic())?;
         drop(schedule);
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
-        Some(Wanted { provider: Arc::clone(self), round, generation })
+        Some(wanted(round))
+    }
+
+    fn names(&self, kid: &str) -> bool {
+        self.current.load().as_ref().is_some_and(|p| p.keys.names(kid))
     }
 
     /// Whether it is time to ask; then a round has begun, which must be ended by [`Provider::succeed`] or
@@ -225,7 +240,7 @@ impl Provider {
 }
 
 impl Wanted {
-    /// Waits until the provider has been asked and has answered, or other keys have come for any reason.
+    /// Waits until the provider has been asked and has answered, or what is needed has come for any reason.
     pub async fn wait(&self) -> Result<(), Unavailable> {
         let provider = &self.provider;
         let waiting = Waiting(&provider.waiting);
@@ -235,7 +250,12 @@ impl Wanted {
         let done = async {
             loop {
                 let changed = provider.changed.notified();
-                if provider.generation() != self.generation && provider.published().is_some() {
+                let has_come = match &self.need {
+                    Need::Any => provider.current.load().is_some(),
+                    Need::Key(kid) => provider.names(kid),
+                    Need::Round => false,
+                };
+                if has_come {
                     return Ok(());
                 }
                 if let Some(good) = provider.lock().is_over(self.round) {

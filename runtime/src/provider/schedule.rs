@@ -173,7 +173,11 @@ mod tests {
             s.failed(now, "down".into());
             assert_eq!(s.begin(now), Err(Duration::from_secs(wait)));
             let (ended, soon) = (s.ended, wait <= 2);
-            assert_eq!(s.ask(now), Some(ended + u64::from(soon)), "{wait}: nobody waits for what is far away");
+            assert_eq!(
+                s.ask(now),
+                Some(ended + u64::from(soon)),
+                "{wait}: nobody waits for what is far away"
+            );
             assert_eq!(s.next_round(now), ended + u64::from(soon));
             assert_eq!(s.begin(now), Err(Duration::from_secs(wait)));
             now += Duration::from_secs(wait);

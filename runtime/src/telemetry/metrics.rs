@@ -10,6 +10,7 @@ use ahash::AHashMap;
 
 use crate::exchange::Exchange;
 use crate::policy::limit_notes::{Notes, Verdict};
+use crate::provider::{Provider, Providers};
 use crate::snapshot::Labels;
 use crate::worker::respond::Ending;
 
@@ -204,7 +205,48 @@ impl Metrics {
             }
         }
         self.targets(&mut out);
+        self.providers(&mut out);
         out
+    }
+
+    /// What became of asking identity providers for their keys.
+    fn providers(&self, out: &mut String) {
+        let providers = self.common.publisher.current().shared.get::<Providers>().all();
+        if providers.is_empty() {
+            return;
+        }
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let source = |p: &Provider| escape(p.source.url());
+        let series: [(&str, &str, &str, fn(&Provider) -> &AtomicU64); 2] = [
+            ("asked", "counter", "tokens that named a key which was not in the set", |p| &p.counts.asked),
+            ("unavailable", "counter", "requests answered 503 for want of keys", |p| &p.counts.unavailable),
+        ];
+        head(out, "gw_identity_provider_fetches_total", "counter", "rounds of fetching keys, by result");
+        for p in &providers {
+            for (result, n) in [("ok", &p.counts.succeeded), ("failed", &p.counts.failed)] {
+                let (source, n) = (source(p), load(n));
+                let _ = writeln!(
+                    out,
+                    "gw_identity_provider_fetches_total{{source=\"{source}\",result=\"{result}\"}} {n}"
+                );
+            }
+        }
+        for (name, kind, help, pick) in series {
+            let name = format!("gw_identity_provider_{name}_total");
+            head(out, &name, kind, help);
+            for p in &providers {
+                let _ = writeln!(out, "{name}{{source=\"{}\"}} {}", source(p), load(pick(p)));
+            }
+        }
+        head(out, "gw_identity_provider_age_seconds", "gauge", "since the keys in force were fetched");
+        for (p, age) in providers.iter().filter_map(|p| Some((p, p.age()?))) {
+            let _ = writeln!(
+                out,
+                "gw_identity_provider_age_seconds{{source=\"{}\"}} {}",
+                source(p),
+                age.as_secs()
+            );
+        }
     }
 
     /// The health of every target, one series a state, of which one is 1.

@@ -190,7 +190,7 @@ fn satisfies(claims: &Value, name: &str, want: &str) -> bool {
 
 /// Whether the token is of a kind that opens doors; ID tokens and logout tokens, which have a `typ` of their own, are
 /// not.
-fn typ_is_access(typ: Option<&Value>) -> bool {
+pub fn typ_is_access(typ: Option<&Value>) -> bool {
     match typ {
         None => true,
         Some(Value::String(typ)) => {

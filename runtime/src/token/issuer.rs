@@ -9,7 +9,8 @@ use super::demands::{self, Demands};
 use super::jwk::JwkSet;
 use super::trace::{Evidence, Trace, listed, shown};
 use super::{Algorithm, SecretForm, Token};
-use crate::model::schema::{Field, Kind, Record, TEXT};
+use crate::model::schema::{Field, Kind, Record, Rule, TEXT};
+use crate::provider::Source;
 
 /// Algorithms that a config may choose from.
 const ALGORITHMS: &[&str] = &[
@@ -25,7 +26,21 @@ pub const CHECKS: &[&str] =
 /// The fields of an issuer in a config.
 pub const FIELDS: &[Field] = &[
     Field::new("issuer", TEXT, "The issuer, exactly as the claim `iss` has it.").required(),
-    Field::new("jwks", TEXT, "The issuer's key set (RFC 7517), as JSON text.").required(),
+    Field::new(
+        "jwks",
+        TEXT,
+        "The issuer's key set (RFC 7517), as JSON text. Exactly one of `jwks`, `jwks_uri` and `discovery` is given.",
+    ),
+    Field::new(
+        "jwks_uri",
+        Kind::Str(Rule::Url),
+        "Where the issuer publishes its key set. It is fetched in the background and kept up to date.",
+    ),
+    Field::new(
+        "discovery",
+        Kind::Bool,
+        "Whether the issuer's metadata, at its name with `/.well-known/openid-configuration`, says where its key set is.",
+    ),
     demands::AUDIENCES,
     demands::REQUIRED_CLAIMS,
     demands::SCOPES_ANY,
@@ -45,7 +60,10 @@ pub const FIELDS: &[Field] = &[
 #[derive(Clone, Debug)]
 pub struct Issuer {
     name: String,
+    /// Of the config; empty where they are published.
     keys: JwkSet,
+    /// Where they are published, if they are.
+    source: Option<Source>,
     pub demands: Demands,
     algorithms: Vec<Algorithm>,
     leeway: u64,
@@ -59,7 +77,11 @@ impl Issuer {
         let texts = |name| record.strings(name).into_iter().map(|s| s.value);
         Ok(Self {
             name: record.str("issuer").unwrap_or_default().to_owned(),
-            keys: JwkSet::parse(record.str("jwks").unwrap_or_default().as_bytes())?,
+            keys: match record.str("jwks") {
+                Some(jwks) => JwkSet::parse(jwks.as_bytes())?,
+                None => JwkSet::default(),
+            },
+            source: source(record),
             demands: Demands::of(record, true),
             algorithms: texts("algorithms").filter_map(|name| Algorithm::parse(&name)).collect(),
             leeway: record.int("leeway").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
@@ -71,7 +93,7 @@ impl Issuer {
     pub fn for_tool(name: String, keys: JwkSet, audiences: Vec<String>) -> Self {
         let algorithms = Algorithm::ALL.to_vec();
         let demands = Demands { access_token: true, audiences, ..Demands::default() };
-        Self { name, keys, demands, algorithms, leeway: 0, consumer_claim: None }
+        Self { name, keys, source: None, demands, algorithms, leeway: 0, consumer_claim: None }
     }
 
     /// The issuer as the claim `iss` has it.
@@ -89,8 +111,38 @@ impl Issuer {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Everything about a token that does not depend on the time.
+    /// Where the keys are published, unless the config has them.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
+    /// Whether a published set lacks the key of a token that is right as far as this can be said without it. A newer
+    /// set may have it.
+    pub fn lacks_key(&self, token: &Token<'_>, keys: &JwkSet) -> bool {
+        if !demands::typ_is_access(token.header.get("typ")) || !self.takes(token.algorithm) {
+            return false;
+        }
+        let good = |key: &super::Key| key.verify(SecretForm::Plain, token.message, &token.signature).is_ok();
+        match token.header.get("kid") {
+            Some(Value::String(kid)) => keys.find(Some(kid), token.algorithm).is_none(),
+            Some(_) => false,
+            // Which key is meant shows only in the signature.
+            None => !keys.find(None, token.algorithm).is_some_and(good),
+        }
+    }
+
+    /// [`Issuer::check_with`] the keys of the config.
     pub fn check(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<Times, Denial> {
+        self.check_with(token, &self.keys, trace)
+    }
+
+    /// Everything about a token that does not depend on the time.
+    pub fn check_with(
+        &self,
+        token: &Token<'_>,
+        keys: &JwkSet,
+        trace: &mut impl Trace,
+    ) -> Result<Times, Denial> {
         let evidence = || Evidence::new(shown(token.claims.get("iss")), format!("{:?}", self.name));
         trace.check("issuer", self.is_of(token), evidence, || Denial::new("other issuer"))?;
         let evidence = || {
@@ -99,24 +151,24 @@ impl Issuer {
         };
         let denial = || Denial::new("Invalid algorithm");
         trace.check("algorithm", self.takes(token.algorithm), evidence, denial)?;
-        self.check_key(token, trace)?;
+        Self::check_key(token, keys, trace)?;
         self.demands.check(&token.header, &token.claims, trace)?;
         Ok(Times::of(&token.claims))
     }
 
     /// The key that the token names, and its signature.
-    fn check_key(&self, token: &Token<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
+    fn check_key(token: &Token<'_>, keys: &JwkSet, trace: &mut impl Trace) -> Result<(), Denial> {
         let kid = token.header.get("kid");
-        let evidence = || Evidence::new(shown(kid), format!("a key of the set: {}", self.keys.described()));
+        let evidence = || Evidence::new(shown(kid), format!("a key of the set: {}", keys.described()));
         let sound = matches!(kid, None | Some(Value::String(_)));
         trace.check("kid", sound, evidence, || Denial::new("Bad token; invalid kid"))?;
         let key = match kid {
             _ if !sound => None,
-            kid => self.keys.find(kid.and_then(Value::as_str), token.algorithm),
+            kid => keys.find(kid.and_then(Value::as_str), token.algorithm),
         };
         let evidence = || {
             let asked = format!("`kid` {} and {}", shown(kid), token.algorithm);
-            Evidence::new(asked, format!("exactly one key of the set: {}", self.keys.described()))
+            Evidence::new(asked, format!("exactly one key of the set: {}", keys.described()))
         };
         let denial = || Denial::new("No key found for the token's 'kid' and 'alg'");
         trace.check("key", key.is_some(), evidence, denial)?;
@@ -162,6 +214,15 @@ impl Issuer {
     }
 }
 
+/// Where a config says that the keys are published.
+fn source(record: &Record) -> Option<Source> {
+    match record.str("jwks_uri") {
+        Some(url) => Some(Source::Jwks(url.to_owned())),
+        None if record.bool("discovery") => Some(Source::discovery(record.str("issuer").unwrap_or_default())),
+        None => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -179,6 +240,7 @@ mod tests {
         Issuer {
             name: "https://issuer.test".into(),
             keys: JwkSet::from_value(&jwks).expect("a set"),
+            source: None,
             demands: Demands { access_token: true, audiences: vec!["api".into()], ..Demands::default() },
             algorithms: vec![Algorithm::HS256],
             leeway: 30,

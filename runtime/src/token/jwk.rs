@@ -75,6 +75,11 @@ impl JwkSet {
         Ok(Self { keys })
     }
 
+    /// Whether a key has this name.
+    pub fn names(&self, kid: &str) -> bool {
+        self.keys.iter().any(|k| k.kid.as_deref() == Some(kid))
+    }
+
     /// The key for a token: the one that `kid` names, else the only one for the algorithm. Never one of several.
     pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let mut fitting = self

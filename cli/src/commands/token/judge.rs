@@ -9,7 +9,8 @@ use gw_runtime::exchange::{Client, Exchange, RequestId, SnapshotRef};
 use gw_runtime::message::names;
 use gw_runtime::model::Model;
 use gw_runtime::policy::jwt::Jwt;
-use gw_runtime::policy::{Flow, Policy as _, Reply, Step};
+use gw_runtime::policy::{Answer, Effect, Flow, Policy as _, Reply, Step};
+use gw_runtime::provider::Unavailable;
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::token::config;
 use gw_runtime::token::trace::{Check, Evidence, Outcome};
@@ -65,9 +66,20 @@ pub fn judge(
     let mut explanation = policy.explain(&snapshot, token.as_bytes(), now);
 
     let mut x = request(&snapshot, token, now);
-    let mut reply = answer(policy.request(&mut x));
-    let chain = chain_of(&x, route);
     let mut notes = Vec::new();
+    let flow = match policy.request(&mut x) {
+        Flow::Await(Effect::Keys(wanted)) => {
+            let url = wanted.provider.source.url();
+            notes.push(format!(
+                "the gateway fetches this issuer's keys by {url}, which this does not; `gw token verify --jwks FILE` \
+                 judges by a set that you have fetched"
+            ));
+            policy.resume(&mut x, Answer::Keys(Err(Unavailable::Failed)))
+        }
+        flow => flow,
+    };
+    let mut reply = answer(flow);
+    let chain = chain_of(&x, route);
     for (order, step) in &snapshot.chains[chain].steps {
         let step = &snapshot.steps[*step as usize];
         let name = step.plugin().name;

@@ -28,7 +28,8 @@ impl Jwt {
                 rest = issuer::CHECKS;
             }
             let (times, claims) = (Times::of(&token.claims), token.claims.clone());
-            let verified = self.verify_decoded(snapshot, token, issuer, &mut report);
+            let keys = issuer.and_then(|i| self.providers[i].as_ref()?.published());
+            let verified = self.verify_decoded(snapshot, token, issuer, keys.as_deref(), &mut report);
             // The gateway would not look at the times of a token without a good signature; its owner wants to know.
             let in_time = self.check_times(issuer, &times, now, &mut report);
             let admitted = self.scopes(issuer).check(&claims, &mut report);

@@ -9,6 +9,8 @@ use super::*;
 use crate::exchange::SnapshotRef;
 use crate::policy::reply::json_string;
 use crate::policy::testing::{self, ALICE, ANON, exchange_in, policy, refuses};
+use crate::policy::{Answer, Effect};
+use crate::provider::Unavailable;
 use crate::snapshot::{ConsumerId, Credential, Snapshot};
 use crate::token::sign::{Signer, encode};
 use crate::token::trace::{Evidence, Outcome};
@@ -305,4 +307,35 @@ fn bearers_without_the_scopes_are_known_but_refused() {
     let Flow::Reply(reply) = policy.request(&mut x) else { panic!("it lacks the scopes") };
     let want = "Bearer realm=\"r\", error=\"insufficient_scope\", scope=\"a b\"";
     assert_eq!(reply.fields[0].1, want);
+}
+
+#[test]
+fn the_keys_of_an_issuer_come_from_one_place() {
+    let refuses = |issuer: Value, want: &str| refuses::<Jwt>(json!({"issuers": [issuer]}), want);
+    let jwks = "{\"keys\":[]}";
+    refuses(json!({"issuer": "https://i.test"}), "the issuer has no keys");
+    refuses(json!({"issuer": "https://i.test", "discovery": false}), "the issuer has no keys");
+    refuses(json!({"issuer": "i", "jwks": jwks, "jwks_uri": "https://i.test"}), "`jwks_uri` beside `jwks`");
+    refuses(json!({"issuer": "i", "jwks_uri": "https://i.test", "discovery": true}), "`discovery` beside");
+    refuses(json!({"issuer": "i.test", "discovery": true}), "`discovery` needs a URL as `issuer`");
+    refuses(json!({"issuer": "i", "jwks_uri": "https://u:p@i.test/"}), "must not hold a user");
+    let symmetric = json!({"issuer": "i", "jwks_uri": "https://i.test", "algorithms": ["RS256", "HS256"]});
+    refuses(symmetric, "holds no secrets");
+}
+
+#[test]
+fn a_token_is_judged_only_with_its_issuers_keys() {
+    let config = |anonymous: &str| json!({"anonymous": anonymous, "issuers": [{"issuer": "https://i.test", "jwks_uri": "https://i.test/k"}]});
+    let claims = json!({"iss": "https://i.test", "exp": crate::clock::unix_s() + 100});
+    let token = signed_with_header(&[7; 32], &claims, &[("kid", "k".into())]);
+    for anonymous in ["", "anon"] {
+        let policy = policy::<Jwt>(&config(anonymous));
+        let mut x = exchange_in(snapshot(1), &format!("GET /\nAuthorization: Bearer {token}"));
+        let flow = policy.request(&mut x);
+        assert!(matches!(flow, Flow::Await(Effect::Keys(_))), "{flow:?}");
+        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Keys(Err(Unavailable::Failed))) else {
+            panic!("nobody can tell whether the token is good");
+        };
+        assert_eq!((reply.status, x.identity.is_none()), (503, true));
+    }
 }
