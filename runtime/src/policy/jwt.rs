@@ -291,6 +291,8 @@ impl Jwt {
                 identity::set_identity(x, verified.identity.clone());
                 Flow::Next
             }
+            // Who the caller is was proven, so the anonymous consumer is not meant.
+            (Err(failure @ Failure::Forbidden(..)), _) => Flow::Reply(self.refuse(&failure)),
             (Err(Failure::Wait(wanted)), _) => Flow::Await(Effect::Keys(wanted)),
             // Whoever may be somebody is not made nobody for want of keys.
             (Err(failure @ Failure::NoKeys), _) => Flow::Reply(self.refuse(&failure)),
