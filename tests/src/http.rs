@@ -111,6 +111,11 @@ impl Connection {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
 
+    /// A second handle, for a thread that writes while this one reads.
+    pub fn writer(&self) -> TcpStream {
+        self.0.get_ref().try_clone().expect("a socket can be shared")
+    }
+
     /// Reads the head of a response.
     pub fn head(&mut self) -> Message {
         Message::read_head(&mut self.0).expect("a response")

@@ -1,6 +1,7 @@
 //! What goes wrong around a gateway, and what its clients see of it.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -277,4 +278,50 @@ fn a_websocket_is_a_tunnel_of_bytes() {
         connection.send(&sent);
         assert!(connection.bytes(n) == sent, "{n} bytes come back as they were");
     }
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_of_a_body_is_given_up_in_time() {
+    let deaf = TcpListener::bind("127.0.0.1:0").expect("a free port exists");
+    let port = deaf.local_addr().expect("a bound socket has an address").port();
+    let folder = Folder::new("write-timeout");
+    let config = folder.write(
+        "kong.yaml",
+        &format!(
+            "_format_version: \"3.0\"\nservices:\n- url: http://127.0.0.1:{port}\n  write_timeout: 300\n  read_timeout: 20000\n  \
+             retries: 0\n  routes: [{{ paths: [/] }}]\n"
+        ),
+    );
+    let gateway = Gateway::start(&config, &["--workers", "1"]);
+    for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(format!("PUT / HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n"));
+        let started = Instant::now();
+        let mut writer = connection.writer();
+        // More than sockets between here and there hold; the gateway stops taking it.
+        let client = thread::spawn(move || {
+            let piece = vec![b'x'; 64 * 1024];
+            let chunked = [b"10000\r\n", &piece[..], b"\r\n"].concat();
+            let bytes = if framing.starts_with('T') { &chunked } else { &piece };
+            while writer.write_all(bytes).is_ok() {}
+        });
+        let answer = connection.head();
+        assert_eq!(answer.status(), 504, "{framing}: {answer:?}");
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{framing}: {took:?}");
+        drop(connection);
+        client.join().expect("the client ends with its connection");
+    }
+}
+
+#[test]
+fn a_client_that_pauses_is_not_taken_for_an_upstream_that_does() {
+    let place = Place::new(
+        "- { name: w, url: \"http://127.0.0.1:{port}\", write_timeout: 200, routes: [{ paths: [/pause] }] }\n",
+    );
+    let mut connection = Connection::open(place.addr());
+    connection.send("PUT /pause HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc");
+    thread::sleep(Duration::from_millis(700));
+    connection.send("def");
+    assert_eq!(connection.response().text(), "abcdef");
 }

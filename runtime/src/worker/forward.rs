@@ -37,6 +37,8 @@ pub enum Failure {
 pub struct Patience {
     /// The upstream, before and within its answer.
     pub upstream: Duration,
+    /// The upstream, while it takes nothing of the request.
+    pub write: Duration,
     /// The client, within its body.
     pub body: Duration,
 }
@@ -109,7 +111,8 @@ impl<B: BodySource> Forward<B> {
             copies: false,
             splices: false,
             sent: false,
-            awaits_client: false,
+            // The first deadline is the client's.
+            awaits_client: true,
             in_flight: None,
         })
     }
@@ -160,7 +163,7 @@ impl<B: BodySource> Forward<B> {
         if self.sent {
             return Ok(());
         }
-        let before = self.tx.sent;
+        let (before, awaited_client) = (self.tx.sent, self.awaits_client);
         self.awaits_client = false;
         self.push(cx)?;
         if self.tx_failed || (self.tx_done && self.tx.is_flushed()) {
@@ -169,8 +172,8 @@ impl<B: BodySource> Forward<B> {
             if self.tx.sent > 0 || self.tx.chunked {
                 watch.arm(self.patience.upstream);
             }
-        } else if self.tx.sent > before {
-            watch.arm(self.patience.body);
+        } else if self.tx.sent > before || self.awaits_client != awaited_client {
+            watch.arm(if self.awaits_client { self.patience.body } else { self.patience.write });
         }
         Ok(())
     }

@@ -211,6 +211,7 @@ async fn exchange<B: BodySource>(
 ) -> Result<Box<Forward<B>>, (B, Failure, bool)> {
     let patience = Patience {
         upstream: service.read_timeout.max(Duration::from_millis(1)),
+        write: service.write_timeout.max(Duration::from_millis(1)),
         body: x.snapshot.gateway.timeouts.body,
     };
     let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, patience);
