@@ -35,7 +35,8 @@ pub fn reason(error: &io::Error) -> String {
 pub fn checked(path: &Path) -> anyhow::Result<Checked<Model>> {
     let input = read(path)?;
     let (mut sources, mut secrets) = (Sources::default(), Secrets::default());
-    let options = LoadOptions { allow_unsupported: true, ..LoadOptions::default() };
+    let options =
+        LoadOptions { allow_unsupported: true, allow_missing_files: true, ..LoadOptions::default() };
     let (model, mut diags) = front::load(&mut sources, &[input], &Env::system(), &options);
     secrets.add(&sources, &model);
     let (checked, errors) = check::run(model);

@@ -6,7 +6,7 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::diag::{self, Diagnostic, Diags, codes};
+use crate::diag::{self, Diagnostic, Diags, Severity, codes};
 use crate::env::Env;
 use crate::model::{LISTS, Lower, Model, interpolate};
 use crate::source::{FileId, Sources, Span};
@@ -44,6 +44,8 @@ impl Input {
 pub struct LoadOptions {
     /// A plugin that Kong has and gw has not is a warning, and is left out, instead of an error.
     pub allow_unsupported: bool,
+    /// A file that the config names and that cannot be read is a warning, and is done without, instead of an error.
+    pub allow_missing_files: bool,
     pub budget: Budget,
 }
 
@@ -72,8 +74,34 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
         lower.file(&tree);
         gateway = lower.gateway();
     }
+    read_authorities(&mut model, env, options, &mut diags);
     diags.sort_by_key(|d| (d.primary.span.file.0, d.primary.span.start));
     (model, diags)
+}
+
+/// Reads the file of `gateway.tls.upstream_ca`, where files are read at all.
+fn read_authorities(model: &mut Model, env: &Env, options: &LoadOptions, diags: &mut Diags) {
+    let Some(file) = model.gateway.tls.upstream_ca.as_mut().filter(|_| env.has_files()) else { return };
+    match env.read(&file.path) {
+        Ok(bytes) => file.pem = Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            let span = file.path.span;
+            let name = model.masked.get(&span).cloned().unwrap_or_else(|| file.path.display().to_string());
+            let why = match error.kind() {
+                io::ErrorKind::NotFound => "there is no such file".to_owned(),
+                io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+                _ => error.to_string(),
+            };
+            let message = format!("`gateway.tls.upstream_ca`: cannot read `{name}`: {why}");
+            let mut diagnostic = Diagnostic::new(&codes::BAD_CERTIFICATE, span, message).help(
+                "name a PEM file with the authorities' certificates, from where gw is started or from `/`",
+            );
+            if options.allow_missing_files {
+                diagnostic.severity = Severity::Warning;
+            }
+            diags.push(diagnostic);
+        }
+    }
 }
 
 #[cfg(test)]

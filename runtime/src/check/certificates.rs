@@ -21,6 +21,13 @@ pub(super) fn check(model: &Model, diags: &mut Diags) {
             pair(cert, key, ("cert_alt", "key_alt"), diags);
         }
     }
+    if let Some(file) = &model.gateway.tls.upstream_ca
+        && let Some(Err(reason)) = file.pem.as_deref().map(chain)
+    {
+        let message =
+            format!("`gateway.tls.upstream_ca`: the file has no certificates that can be used: {reason}");
+        diags.push(Diagnostic::new(&codes::BAD_CERTIFICATE, file.path.span, message));
+    }
     for ca in model.ca_certificates.iter().filter(|c| !c.cert.is_empty()) {
         if let Err(reason) = authority(&ca.cert) {
             let message = format!("`cert`: invalid certificate: {reason}");

@@ -86,8 +86,11 @@ fn tls_of(
         let c = &model.certificates[c];
         (c.cert.value.clone(), c.key.value.clone())
     });
-    let extra = model.gateway.tls.upstream_ca.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
-    let ca = cas.iter().map(|c| model.ca_certificates[*c].cert.as_str()).chain(extra.as_deref()).collect();
+    let ca = cas
+        .iter()
+        .map(|c| model.ca_certificates[*c].cert.as_str())
+        .chain(model.gateway.tls.upstream_authorities())
+        .collect();
     let settings = ClientSettings { verify, ca, client_certificate: pair.as_ref(), h2 };
     match configs.lasting.get(&settings) {
         Ok(config) => {

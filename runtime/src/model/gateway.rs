@@ -94,9 +94,24 @@ pub struct TlsSettings {
     pub min_version_1_3: bool,
     pub verify_upstreams: bool,
     /// CA bundle for upstreams beside the system's.
-    pub upstream_ca: Option<PathBuf>,
+    pub upstream_ca: Option<CaFile>,
     pub client_auth: ClientAuth,
     pub client_ca: Option<PathBuf>,
+}
+
+/// A file with authorities.
+#[derive(Debug, Clone)]
+pub struct CaFile {
+    pub path: Spanned<PathBuf>,
+    /// What is in it; `None` where files are not read, or this one could not be, which was reported.
+    pub pem: Option<String>,
+}
+
+impl TlsSettings {
+    /// The authorities of `upstream_ca`.
+    pub fn upstream_authorities(&self) -> Option<&str> {
+        self.upstream_ca.as_ref()?.pem.as_deref()
+    }
 }
 
 /// Whether clients must show a certificate.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::gateway::{AccessLog, ClientAuth, Gateway, Limits, Listener, RouterFlavor, Timeouts, TlsSettings};
+use super::gateway::{
+    AccessLog, CaFile, ClientAuth, Gateway, Limits, Listener, RouterFlavor, Timeouts, TlsSettings,
+};
 use super::read::Reader;
 use super::rules;
 use super::schema::{Field, HEADER, Kind, Record, Rule, TEXT};
@@ -200,7 +202,9 @@ fn tls(record: &Record) -> TlsSettings {
         key: path("key"),
         min_version_1_3: record.str("min_version") == Some("TLSv1.3"),
         verify_upstreams: record.bool("verify_upstreams"),
-        upstream_ca: path("upstream_ca"),
+        upstream_ca: record
+            .spanned_str("upstream_ca")
+            .map(|path| CaFile { path: path.map(PathBuf::from), pem: None }),
         client_auth: match record.str("client_auth") {
             Some("optional") => ClientAuth::Optional,
             Some("required") => ClientAuth::Required,

@@ -1,6 +1,7 @@
 //! Paths of services and routes: their form, their normal form, and how older formats wrote them.
 
 use super::rules::Broken;
+use crate::route::{PathError, normalise};
 
 fn broken(message: String) -> Broken {
     Broken { message, ..Broken::default() }
@@ -8,6 +9,12 @@ fn broken(message: String) -> Broken {
 
 /// Characters that stay percent-encoded in normal form: encoded and plain they mean different things.
 const RESERVED: &[u8] = b"!*'();:@&=+$,/?%#[]";
+
+/// Whether a byte may stand in a path without an escape. Beyond ASCII nothing is said: the normal form of `%C3%A9` is
+/// the letter itself.
+fn is_written_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || !byte.is_ascii() || RESERVED.contains(&byte) || b"-._~".contains(&byte)
+}
 
 /// A path that begins with `/`, has no empty segment, only characters that RFC 3986 allows, and valid escapes.
 pub(super) fn prefix(text: &str, shown: &str) -> Result<(), Broken> {
@@ -21,10 +28,7 @@ pub(super) fn prefix(text: &str, shown: &str) -> Result<(), Broken> {
     if text.contains("//") {
         return Err(broken(format!("must not have empty segments: `{shown}`")));
     }
-    // Beyond ASCII nothing is said: the normal form of `%C3%A9` is the letter itself.
-    let allowed =
-        |b: u8| b.is_ascii_alphanumeric() || !b.is_ascii() || RESERVED.contains(&b) || b"-._~".contains(&b);
-    if !text.bytes().all(allowed) {
+    if !text.bytes().all(is_written_plain) {
         let message =
             format!("invalid path: '{shown}' (characters outside of the reserved list of RFC 3986 found)");
         return Err(Broken {
@@ -67,14 +71,14 @@ pub(super) fn route_path(text: &str, shown: &str) -> Result<(), Broken> {
         b
     })?;
     match normal_form(text) {
-        Some(normal) if normal == text => Ok(()),
-        Some(normal) if text == shown => Err(Broken {
+        Ok(normal) if normal == text => Ok(()),
+        Ok(normal) if text == shown => Err(Broken {
             message: format!("non-normalized path, consider use '{normal}' instead"),
             help: None,
             better: Some(normal),
         }),
-        Some(_) => Err(broken(format!("non-normalized path `{shown}`"))),
-        None => Err(broken(format!("non-normalized path `{shown}`: it climbs above `/`"))),
+        Ok(_) => Err(broken(format!("non-normalized path `{shown}`"))),
+        Err(why) => Err(broken(format!("no request can match `{shown}`: {why}"))),
     }
 }
 
@@ -100,42 +104,28 @@ pub(super) fn regex(text: &str, shown: &str) -> Result<(), Broken> {
     })
 }
 
-/// The normal form of a path without query: unreserved characters decoded, other escapes in capitals, dot segments and
-/// repeated slashes gone. `None` for a path that climbs above the root.
-pub(super) fn normal_form(path: &str) -> Option<String> {
-    let bytes = path.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        match (bytes[i] == b'%').then(|| escape(bytes, i)).flatten() {
-            Some(byte) if RESERVED.contains(&byte) => {
-                decoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
-                i += 3;
-            }
-            Some(byte) => {
-                decoded.push(byte);
-                i += 3;
-            }
-            None => {
-                decoded.push(bytes[i]);
-                i += 1;
-            }
+/// The normal form of a path as a config writes it: that of requests, with escapes for what RFC 3986 does not allow to
+/// be written as it is (a space, for instance).
+pub(super) fn normal_form(path: &str) -> Result<String, PathError> {
+    let mut normal = String::new();
+    normalise(path, &mut normal)?;
+    if normal.bytes().all(is_written_plain) {
+        return Ok(normal);
+    }
+    let mut written = String::with_capacity(normal.len() + 8);
+    for c in normal.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if c.is_ascii() && !is_written_plain(byte) => written.push_str(&format!("%{byte:02X}")),
+            _ => written.push(c),
         }
     }
-    // Escapes that make no text stay as they are.
-    let decoded = String::from_utf8(decoded).unwrap_or_else(|_| path.to_owned());
-    let mut segments: Vec<&str> = Vec::new();
-    let mut ends_in_slash = false;
-    for segment in decoded.split('/') {
-        ends_in_slash = matches!(segment, "" | "." | "..");
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()?),
-            other => segments.push(other),
-        }
-    }
-    let slash = if ends_in_slash && !segments.is_empty() { "/" } else { "" };
-    Some(format!("/{}{slash}", segments.join("/")))
+    Ok(written)
+}
+
+/// What requests' normal form is compared with, for a path in [`normal_form`].
+pub(super) fn matched(path: &str) -> Option<String> {
+    let mut normal = String::new();
+    normalise(path, &mut normal).is_ok().then_some(normal)
 }
 
 /// The byte that the escape at `at` stands for.
@@ -149,7 +139,7 @@ fn escape(bytes: &[u8], at: usize) -> Option<u8> {
 pub(super) fn migrated(path: &str) -> String {
     let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~/%-".contains(&b));
     if plain {
-        return normal_form(path).unwrap_or_else(|| path.to_owned());
+        return normal_form(path).unwrap_or_else(|_| path.to_owned());
     }
     let bytes = path.as_bytes();
     let mut pattern = vec![b'~'];
@@ -199,6 +189,12 @@ mod tests {
             ("", "should start with"),
             ("//a", "must not have empty segments"),
             ("/a b", "characters outside"),
+            ("/a%20b", ""),
+            ("/a%7bid%7d", "consider use '/a%7Bid%7D' instead"),
+            ("/a/..%2Fb", "no request can match"),
+            ("/a%00", "no request can match"),
+            ("/%C3%A9", "consider use '/é' instead"),
+            ("/%FF", ""),
             ("/a%zz", "invalid url-encoded value"),
             ("/a/../b", "non-normalized path, consider use '/b' instead"),
             ("/./a", "consider use '/a' instead"),

@@ -132,8 +132,7 @@ impl Transport {
     /// TLS by the system's CAs and the config's `gateway.tls.upstream_ca`; certificates are verified unless `verify` is
     /// off.
     pub fn new(cx: &mut Cx<'_>, verify: bool, connect_timeout: Duration) -> std::io::Result<Self> {
-        let ca = cx.model.gateway.tls.upstream_ca.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
-        let ca = ca.as_deref().into_iter().collect();
+        let ca = cx.model.gateway.tls.upstream_authorities().into_iter().collect();
         let settings = ClientSettings { verify, ca, ..ClientSettings::default() };
         let tls = cx.shared.get::<ClientConfigs>().get(&settings)?;
         Ok(Self { tls, connect_timeout })

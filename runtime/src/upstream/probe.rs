@@ -140,10 +140,9 @@ impl Tls {
         }
         let known = &mut self.configs[usize::from(verify)];
         if known.is_none() {
-            let ca = snapshot.gateway.tls.upstream_ca.as_ref().and_then(|p| std::fs::read_to_string(p).ok());
             let settings = ClientSettings {
                 verify,
-                ca: ca.as_deref().into_iter().collect(),
+                ca: snapshot.gateway.tls.upstream_authorities().into_iter().collect(),
                 ..ClientSettings::default()
             };
             *known = client_config(&settings).ok();

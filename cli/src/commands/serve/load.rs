@@ -57,7 +57,12 @@ impl Loader {
     pub fn new(args: &Args) -> anyhow::Result<Self> {
         Ok(Self {
             files: args.files.clone(),
-            options: LoadOptions { allow_unsupported: args.allow_unsupported, ..LoadOptions::default() },
+            options: LoadOptions {
+                allow_unsupported: args.allow_unsupported,
+                // With `--dev` the files of production are not there.
+                allow_missing_files: args.dev,
+                ..LoadOptions::default()
+            },
             shared: Arc::default(),
             trusted: args.trusted_ip.clone(),
             certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
@@ -149,7 +154,8 @@ impl Loader {
         let tls = self.tls.get() || self.dev.is_some() || snapshot.gateway.listeners.iter().any(|l| l.tls);
         self.tls.set(tls);
         let settings = &snapshot.gateway.tls;
-        let files = [&settings.cert, &settings.key, &settings.client_ca, &settings.upstream_ca];
+        let upstream_ca = settings.upstream_ca.as_ref().map(|ca| &ca.path.value);
+        let files = [settings.cert.as_ref(), settings.key.as_ref(), settings.client_ca.as_ref(), upstream_ca];
         *self.named.borrow_mut() = files.into_iter().flatten().cloned().collect();
         if !tls {
             return Ok(snapshot);

@@ -60,7 +60,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
         service,
         methods: record.strings("methods"),
         hosts: record.strings("hosts"),
-        paths: record.strings("paths"),
+        paths: record.strings("paths").into_iter().map(matched).collect(),
         headers: headers(record),
         snis: record.strings("snis"),
         sources: endpoints(record, "sources"),
@@ -85,6 +85,14 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
     cx.note_unreadable("routes", node, "name", route.name.is_none());
     cx.model.routes.push(route);
     cx.children(read.children, Parent::Route(cx.model.routes.len() - 1));
+}
+
+/// A prefix as requests are compared with it: `/a%20b` is `/a b` by then.
+fn matched(path: Spanned<String>) -> Spanned<String> {
+    match path.strip_prefix('/').filter(|p| p.contains('%')).and_then(|_| paths::matched(&path)) {
+        Some(matched) => path.map(|_| matched),
+        None => path,
+    }
 }
 
 /// Paths of format 1.1 and 2.1 had no mark that tells patterns from prefixes.
