@@ -119,6 +119,10 @@ fn kind(k: &Kind) -> String {
         Kind::Int { min, max } => {
             range("integer", (*min != i64::MIN).then_some(min), (*max != i64::MAX).then_some(max))
         }
+        Kind::Num { min, max } if *min == f64::MIN_POSITIVE => match max.is_finite() && *max < f64::MAX {
+            true => format!("number above 0, at most {max}"),
+            false => "number above 0".to_owned(),
+        },
         Kind::Num { min, max } => {
             let (min, max) = (
                 (min.is_finite() && *min > f64::MIN).then_some(min),

@@ -2,6 +2,7 @@
 
 pub mod algorithm;
 pub mod calendar;
+pub mod counter_file;
 pub mod headers;
 pub mod local;
 pub mod redis;

@@ -22,6 +22,8 @@ pub struct Gateway {
     pub tls: TlsSettings,
     pub admin: Option<SocketAddr>,
     pub access_log: AccessLog,
+    /// Where counters of limits of a day and longer survive a restart.
+    pub counter_file: Option<PathBuf>,
     /// Inherited by `rate-limiting` where the plugin says nothing.
     pub redis_url: Option<Spanned<String>>,
     /// Further request headers that clients can never set.
@@ -175,6 +177,7 @@ impl Default for Gateway {
             tls: TlsSettings::default(),
             admin: None,
             access_log: AccessLog::default(),
+            counter_file: None,
             redis_url: None,
             identity_headers: Vec::new(),
             strip_headers: ["X-Original-URL", "X-Rewrite-URL", "X-Envoy-Original-Path"]

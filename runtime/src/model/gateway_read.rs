@@ -32,6 +32,7 @@ pub const FIELDS: &[Field] = &[
     Field::new("tls", Kind::Record(TLS), "TLS towards clients and upstreams.").default("{}"),
     Field::new("admin", TEXT, "Address and port of the status and metrics endpoint: `127.0.0.1:8001`."),
     Field::new("access_log", TEXT, "Where one JSON line a request goes: `stdout`, `off`, or a file.").default("\"off\""),
+    Field::new("counter_file", TEXT, "File in which the local counters of limits of a day or longer survive a restart; written once a second. Without it they begin anew."),
     Field::new("identity_headers", Kind::List(&HEADER), "Further request headers that only gw may set; they are removed from what clients send.").default("[]"),
     Field::new("strip_headers", Kind::List(&HEADER), "Request headers that are removed because frameworks take them for a rewritten URL.").default("[\"X-Original-URL\",\"X-Rewrite-URL\",\"X-Envoy-Original-Path\"]"),
     Field::new("router_flavor", Kind::Enum(&["traditional_compatible", "traditional", "expressions"]), "Which of Kong's routers the file was written for.").default("\"traditional_compatible\""),
@@ -132,6 +133,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
             Some("stdout") => AccessLog::Stdout,
             Some(file) => AccessLog::File(PathBuf::from(file)),
         },
+        counter_file: record.str("counter_file").map(PathBuf::from),
         identity_headers: strings("identity_headers"),
         strip_headers: strings("strip_headers"),
         router_flavor: match record.str("router_flavor") {

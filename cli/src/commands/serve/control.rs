@@ -141,6 +141,7 @@ impl Control<'_> {
             ("listeners", !by_flag && listeners(old) != listeners(new)),
             ("workers", args.workers.is_none() && old.workers != new.workers),
             ("admin", args.admin.is_none() && old.admin != new.admin),
+            ("counter_file", !args.dev && old.counter_file != new.counter_file),
             ("access_log", args.access_log.is_none() && old.access_log != new.access_log),
         ] {
             if changed {

@@ -135,6 +135,11 @@ impl Loader {
         Ok(Loaded { snapshot, hash, report })
     }
 
+    /// The state that outlives snapshots.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Where connections go instead of to where names say.
     pub fn overrides(&self, args: &Args) -> Vec<Override> {
         self.dev.as_ref().map_or_else(|| args.resolve.clone(), Dev::overrides)

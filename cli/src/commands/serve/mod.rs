@@ -120,6 +120,8 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         hash,
     };
     gw_runtime::panics::install();
+    // Dropped after everything else: what was counted last is written then.
+    let _keeper = settings::keeper(&args, &gateway, loader.shared())?;
     if !serve(snapshot, options, submissions, &loader, &args, &notes)? {
         // Asked to end at once: the stand-ins of `--dev` would finish what they are doing first.
         std::mem::forget(loader);

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
+use gw_runtime::limit::LocalStore;
+use gw_runtime::limit::counter_file::{CounterFile, Keeper};
 use gw_runtime::model::Gateway;
 use gw_runtime::model::gateway::AccessLog;
+use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::worker::listen::{self, Listener};
 use ipnet::IpNet;
@@ -103,6 +106,21 @@ pub fn log(args: &Args, gateway: &Gateway) -> Result<Option<Log>, WithCode> {
         }
     };
     start(to)
+}
+
+/// Brings counters back from the file that keeps them, and keeps them there from now on. A gateway for development writes
+/// no file of a production config.
+pub fn keeper(args: &Args, gateway: &Gateway, shared: &Shared) -> Result<Option<Keeper>, WithCode> {
+    let Some(path) = gateway.counter_file.as_ref().filter(|_| !args.dev) else { return Ok(None) };
+    let store = shared.get::<LocalStore>();
+    let refused = |e: std::io::Error| {
+        WithCode(Code::Environment, format!("cannot keep counters in `{}`: {e}", path.display()))
+    };
+    let (file, found) = CounterFile::open(path, &store).map_err(refused)?;
+    if found.damaged > 0 {
+        eprintln!("warning: {} damaged lines of `{}` were left out", found.damaged, path.display());
+    }
+    Keeper::start(file, store, |problem| eprintln!("warning: {problem}")).map(Some).map_err(refused)
 }
 
 fn start(to: Box<dyn std::io::Write + Send>) -> Result<Option<Log>, WithCode> {
