@@ -59,7 +59,8 @@ impl CounterFile {
     pub fn open(path: &Path, store: &LocalStore) -> io::Result<(Self, Found)> {
         let lock_path = beside(path, ".lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path)?;
-        lock.try_lock().map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "another gateway has it open"))?;
+        lock.try_lock()
+            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "another gateway has it open"))?;
         let found = read(path, store, clock::unix_ms())?;
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         let mut this = Self { path: path.to_owned(), file, _lock: lock, base: 0, appended: 0, torn: false };
@@ -157,8 +158,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// `DIGEST [key, expires, used, [[id, at, count, previous], ...]]`.
 fn line(out: &mut Vec<u8>, entry: &Entry) {
-    let cells: Vec<Value> =
-        entry.cells.iter().map(|(id, c)| json!([format!("{id:016x}"), c.at_ms, c.count, c.previous])).collect();
+    let cells: Vec<Value> = entry
+        .cells
+        .iter()
+        .map(|(id, c)| json!([format!("{id:016x}"), c.at_ms, c.count, c.previous]))
+        .collect();
     let text = json!([&*entry.key, entry.expires_ms, entry.used, cells]).to_string();
     out.extend_from_slice(check(text.as_bytes()).as_bytes());
     out.push(b' ');
@@ -219,7 +223,9 @@ impl Keeper {
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
                 if error.is_some() != told.is_some() {
                     match &error {
-                        Some(e) => report(&format!("counters cannot be written to `{}`: {e}", file.path.display())),
+                        Some(e) => {
+                            report(&format!("counters cannot be written to `{}`: {e}", file.path.display()))
+                        }
                         None => report(&format!("counters are written to `{}` again", file.path.display())),
                     }
                 }
@@ -307,7 +313,8 @@ mod tests {
         take(&store, "alice", 1);
         take(&store, "bob \"quoted\"\n", 3);
         // Limits of less than a day are not worth a write.
-        let short = Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Hour, 5.0)], count_rejected: false };
+        let short =
+            Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Hour, 5.0)], count_rejected: false };
         store.take(&short, &key("carol"), 1, clock::unix_ms());
         file.save(&store).unwrap();
         file.save(&store).unwrap();
@@ -383,7 +390,8 @@ mod tests {
         let folder = Folder::new("small");
         let store = LocalStore::default();
         let (mut file, _) = CounterFile::open(&folder.file(), &store).unwrap();
-        let many = Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Year, 1e9)], count_rejected: false };
+        let many =
+            Rules { rules: vec![Rule::new(Algorithm::Fixed, Period::Year, 1e9)], count_rejected: false };
         for _ in 0..20 {
             for n in 0..1000 {
                 store.take(&many, &key(&format!("k{n}")), 1, clock::unix_ms());
@@ -395,7 +403,10 @@ mod tests {
         drop(file);
         let again = LocalStore::default();
         assert_eq!(read(&folder.file(), &again, clock::unix_ms()).unwrap().keys, 1000);
-        assert_eq!(again.take(&many, &key("k9"), 0, clock::unix_ms()).usages().next().unwrap().left, 1e9 - 20.0);
+        assert_eq!(
+            again.take(&many, &key("k9"), 0, clock::unix_ms()).usages().next().unwrap().left,
+            1e9 - 20.0
+        );
     }
 
     #[test]
