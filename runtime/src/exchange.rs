@@ -200,6 +200,18 @@ impl Exchange {
         self.slots.push(Box::new(value));
     }
 
+    /// Lets go of the config but for what the request's log line says of it: for exchanges that may last for days.
+    pub fn let_go_of_config(&mut self) {
+        let names =
+            Snapshot::names_only(self.route.map(|r| &self.snapshot.routes[r.0 as usize]), self.consumer());
+        self.route = self.route.map(|_| RouteId(0));
+        self.service = None;
+        if let Some(identity) = &mut self.identity {
+            identity.consumer = identity.consumer.map(|_| ConsumerId(0));
+        }
+        self.snapshot = SnapshotRef::new(Arc::new(names));
+    }
+
     /// What [`Exchange::keep`] kept.
     pub fn kept<T: 'static>(&self) -> Option<&T> {
         self.slots.iter().find_map(|v| v.downcast_ref())

@@ -36,6 +36,11 @@ impl Frame {
         Self::new(HEADERS, flags | END_HEADERS, stream, block(&fields))
     }
 
+    /// Fields that begin a stream.
+    pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Self {
+        Self::new(HEADERS, flags | END_HEADERS, stream, block(fields))
+    }
+
     /// Fields that end a stream.
     pub fn fields(stream: u32, fields: &[(&str, &str)]) -> Self {
         Self::new(HEADERS, END_STREAM | END_HEADERS, stream, block(fields))

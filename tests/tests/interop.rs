@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use gw_tests::binary::{gw_binary, repository};
 
 /// What the scripts need from PyPI.
-const PACKAGES: [&str; 3] = ["grpcio==1.85.3", "websockets==17.4", "PyJWT[crypto]"];
+const PACKAGES: [&str; 5] =
+    ["grpcio==1.85.3", "websockets==17.4", "PyJWT[crypto]", "h2==4.3.0", "wsproto==1.2.0"];
 
 /// A Python with [`PACKAGES`], made once and kept below `target`.
 fn python() -> &'static Path {
@@ -16,8 +17,8 @@ fn python() -> &'static Path {
     PYTHON.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-python");
         let python = dir.join("bin/python");
-        let has_all =
-            Command::new(&python).args(["-c", "import grpc, websockets, jwt, cryptography"]).output();
+        let all = "import grpc, websockets, jwt, cryptography, h2, wsproto";
+        let has_all = Command::new(&python).args(["-c", all]).output();
         if !has_all.is_ok_and(|o| o.status.success()) {
             must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir), "python3 -m venv");
             must(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES), "pip");
@@ -73,4 +74,9 @@ fn web_sockets_are_the_same_through_the_gateway() {
 #[test]
 fn keys_that_issuers_publish_are_used_whatever_the_issuer_does() {
     check("jwks_interop.py");
+}
+
+#[test]
+fn web_sockets_over_http2_are_the_same_through_the_gateway() {
+    check("websocket_h2_interop.py");
 }

@@ -33,6 +33,8 @@ pub struct Gateway {
     pub router_flavor: RouterFlavor,
     /// `router_order: documented` instead of the order that Kong really uses.
     pub router_order_documented: bool,
+    /// HTTP/2 clients may open WebSockets (RFC 8441).
+    pub websocket_over_http2: bool,
     /// Seconds to finish what is in flight after SIGTERM.
     pub drain: Duration,
 }
@@ -185,6 +187,7 @@ impl Default for Gateway {
                 .to_vec(),
             router_flavor: RouterFlavor::default(),
             router_order_documented: false,
+            websocket_over_http2: false,
             drain: Duration::from_secs(30),
         }
     }

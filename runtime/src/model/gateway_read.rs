@@ -37,6 +37,7 @@ pub const FIELDS: &[Field] = &[
     Field::new("strip_headers", Kind::List(&HEADER), "Request headers that are removed because frameworks take them for a rewritten URL.").default("[\"X-Original-URL\",\"X-Rewrite-URL\",\"X-Envoy-Original-Path\"]"),
     Field::new("router_flavor", Kind::Enum(&["traditional_compatible", "traditional", "expressions"]), "Which of Kong's routers the file was written for.").default("\"traditional_compatible\""),
     Field::new("router_order", Kind::Enum(&["kong", "documented"]), "How routes that match the same request are ranked: as Kong really does, or as its documentation says.").default("\"kong\""),
+    Field::new("websocket_over_http2", Kind::Bool, "Whether HTTP/2 clients may open WebSockets (RFC 8441). Upstreams get them over HTTP/1.1.").default("false"),
     Field::new("drain", Kind::Num { min: 0.0, max: 86_400.0 }, "Seconds to finish what is in flight after SIGTERM.").default("30"),
 ];
 
@@ -142,6 +143,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
             _ => RouterFlavor::TraditionalCompatible,
         },
         router_order_documented: record.str("router_order") == Some("documented"),
+        websocket_over_http2: record.bool("websocket_over_http2"),
         drain: record.num("drain").map_or(defaults.drain, Duration::from_secs_f64),
         listeners: Vec::new(),
         admin: None,

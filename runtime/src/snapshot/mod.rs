@@ -176,6 +176,30 @@ pub struct Certificate {
 }
 
 impl Snapshot {
+    /// A snapshot that nothing can be served by: only what a log line says of a route and a consumer, both the first.
+    pub fn names_only(route: Option<&Route>, consumer: Option<&Consumer>) -> Self {
+        let route = route.map(|r| Route {
+            id: String::new(),
+            name: None,
+            service: None,
+            protocols: r.protocols,
+            https_redirect_status_code: r.https_redirect_status_code,
+            strip_path: r.strip_path,
+            preserve_host: r.preserve_host,
+            path_handling_v1: r.path_handling_v1,
+            request_buffering: r.request_buffering,
+            response_buffering: r.response_buffering,
+            chain: ChainId(0),
+            labels: std::sync::Arc::clone(&r.labels),
+            class_chains: Vec::new(),
+        });
+        Self {
+            routes: route.into_iter().collect(),
+            consumers: consumer.cloned().into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// The consumer with this username or id.
     pub fn consumer_by_name(&self, name: &str) -> Option<ConsumerId> {
         let is = |c: &Consumer| c.username.as_deref() == Some(name) || c.id == name;

@@ -11,6 +11,7 @@ use super::io::Io;
 use super::sender::{SMALL, Sender};
 use super::source::BodySource;
 use super::splice::{Pipe, WORTH};
+use super::tunnel::Opened;
 use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response, trailers};
 use crate::message::{Fields, ResponseHead};
 use crate::policy::BodyError;
@@ -450,6 +451,12 @@ impl<B: BodySource> Forward<B> {
     /// Whether all response data was used.
     pub fn response_done(&self) -> bool {
         self.rx.done()
+    }
+
+    /// What a tunnel goes on with.
+    #[expect(clippy::boxed_local, reason = "a forward is boxed all its life")]
+    pub fn into_tunnel(self: Box<Self>, head: Vec<u8>, idle: Duration) -> Opened {
+        Opened { upstream: self.up, head, idle, in_flight: self.in_flight }
     }
 
     /// The body, and the connection if it can be used again.

@@ -15,7 +15,7 @@ use super::respond::{self, Ending};
 use super::sender::{SMALL, Sender};
 use super::source::{BodySource as _, CONTINUE, H1Body};
 use super::splice::Pipe;
-use super::tunnel;
+use super::tunnel::{self, Opened};
 use crate::clock;
 use crate::exchange::{Client, Exchange};
 use crate::http1::request::{self, Meta};
@@ -45,6 +45,8 @@ struct Conn {
     watch: Watch,
     worker: Rc<Worker>,
     client: Client,
+    /// What the last request has opened.
+    tunnel: Option<Box<Opened>>,
     /// When the last request was over: asking the clock again for the idle deadline would tell nothing new.
     last: Option<Instant>,
 }
@@ -56,12 +58,14 @@ enum Next {
     /// Close; the client may still be sending, so its rest is read away first.
     Linger,
     Close,
+    /// No request any more, but bytes both ways.
+    Tunnel,
 }
 
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) -> End {
     let watch = worker.deadlines.watch();
-    let mut conn = Conn { io, buffer: Buffer::default(), watch, worker, client, last: None };
+    let mut conn = Conn { io, buffer: Buffer::default(), watch, worker, client, tunnel: None, last: None };
     loop {
         match conn.wait().await {
             Wait::Request => {}
@@ -75,7 +79,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) -> End {
                 Box::pin(conn.linger()).await;
                 return End::Closed;
             }
-            Next::Close => {
+            Next::Close | Next::Tunnel => {
                 let _ = std::future::poll_fn(|cx| conn.io.poll_end(cx)).await;
                 return End::Closed;
             }
@@ -178,6 +182,11 @@ impl Conn {
                 Next::Linger
             }
         };
+        if let (Next::Tunnel, Some(opened)) = (&next, self.tunnel.take()) {
+            x.let_go_of_config();
+            let ending = Box::pin(tunnel::run(&mut self.io, &mut self.buffer, &self.watch, *opened)).await;
+            respond::finish(&worker, &mut x, ending);
+        }
         self.last = Some(x.ended);
         worker.recycle(x);
         next
@@ -255,9 +264,8 @@ impl Conn {
                 write::switching_protocols(&mut head, &x.response);
                 // As under Kong, the service's read timeout is how long a WebSocket may be silent.
                 let idle = service_read_timeout(x);
-                let ending = Box::pin(tunnel::run(forward, head, idle)).await;
-                respond::finish(worker, x, ending);
-                Next::Close
+                self.tunnel = Some(Box::new(forward.into_tunnel(head, idle)));
+                Next::Tunnel
             }
             Ok(forward) => relay(worker, x, forward, meta, keep_alive).await,
             Err((mut body, reply)) => {

@@ -28,6 +28,7 @@ use super::proxy::{self, Kind};
 use super::request_body::{headers_of, trailers_of};
 use super::respond::{self, Ending};
 use super::source::{BodySource as _, H2Body};
+use super::websocket;
 use crate::exchange::{Client, Exchange};
 use crate::http1::{Buffer, Framing, request as h1};
 use crate::message::{Version, names};
@@ -60,6 +61,9 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
         .max_local_error_reset_streams(128)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
+    if snapshot.gateway.websocket_over_http2 {
+        builder.enable_connect_protocol();
+    }
     drop(snapshot);
     let client = Rc::new(RefCell::new(client));
     let service = {
@@ -94,7 +98,9 @@ pub async fn serve(worker: Rc<Worker>, io: Io, before: Buffer, client: Client) {
 }
 
 /// One stream: a request and its response.
-async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) -> Response<Outgoing> {
+async fn stream(worker: Rc<Worker>, client: Client, mut request: Request<Incoming>) -> Response<Outgoing> {
+    let connect = *request.method() == http::Method::CONNECT;
+    let upgrade = connect.then(|| hyper::upgrade::on(&mut request));
     let mut x = Held::new(Rc::clone(&worker), worker.exchange(&client));
     let (parts, incoming) = request.into_parts();
     let kind = match read_head(&mut x, &parts) {
@@ -115,8 +121,11 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
         let reply = proxy::body_reply(&x, BodyError::TooLarge);
         return answer(&worker, x.release(), reply);
     }
+    if let Some(upgrade) = upgrade {
+        return Box::pin(websocket::serve(worker, x, body, watch, kind, upgrade)).await;
+    }
     let decision = pipeline::run(&worker, &mut x, &mut body).await;
-    let mut forward = match decision {
+    let forward = match decision {
         Decision::Reply(reply) => return answer(&worker, x.release(), reply),
         // Boxed, so that what only some services need makes no other request larger.
         Decision::Proxy if pipeline::speaks_h2(&x) => {
@@ -131,6 +140,16 @@ async fn stream(worker: Rc<Worker>, client: Client, request: Request<Incoming>) 
             }
         },
     };
+    deliver(worker, x, forward, watch).await
+}
+
+/// An upstream's answer, on its way to the client.
+pub async fn deliver(
+    worker: Rc<Worker>,
+    mut x: Held,
+    mut forward: Box<Forward<H2Body>>,
+    watch: Watch,
+) -> Response<Outgoing> {
     respond::proxied(&mut x);
     if pipeline::wants_body(&x) && forward.meta.framing != Framing::None {
         return match whole(&mut forward, &watch, x.snapshot.gateway.limits.buffered_body).await {
@@ -193,10 +212,12 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
     let request = &mut x.request;
     request.clear();
     request.version = Version::H2;
-    request.method.push_str(parts.method.as_str());
-    if matches!(request.method.as_str(), "CONNECT" | "TRACE") {
-        return Err((405, "Method not allowed"));
-    }
+    let mut kind = Kind::default();
+    request.method.push_str(match parts.method.as_str() {
+        "CONNECT" => websocket::method(parts, &snapshot.gateway, &mut kind)?,
+        "TRACE" => return Err((405, "Method not allowed")),
+        other => other,
+    });
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     if target.len() > limits.uri {
         return Err((414, "URI too long"));
@@ -221,7 +242,6 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
     if parts.headers.get_all(http::header::AUTHORIZATION).iter().nth(1).is_some() {
         return Err((400, "Bad request"));
     }
-    let mut kind = Kind::default();
     let mut cookies: Vec<u8> = Vec::new();
     for (name, value) in &parts.headers {
         match *name {

@@ -20,3 +20,4 @@ pub mod sender;
 pub mod source;
 pub mod splice;
 pub mod tunnel;
+pub mod websocket;

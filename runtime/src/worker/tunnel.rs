@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::forward::Forward;
+use super::deadline::Watch;
 use super::io::Io;
 use super::respond::Ending;
-use super::source::H1Body;
 use crate::http1::Buffer;
+use crate::upstream::balance::InFlight;
+use crate::upstream::pool::UpstreamConn;
 
 /// One direction: what was read is written before more is read.
 struct Pipe {
@@ -60,36 +61,47 @@ impl Pipe {
     }
 }
 
-/// Runs the tunnel to its end, after the client was sent `head`, the `101` answer. It ends, too, when it was silent in
-/// both directions for `idle`.
-pub async fn run(mut forward: Box<Forward<H1Body<'_>>>, head: Vec<u8>, idle: Duration) -> Ending {
-    forward.body.watch.arm(idle);
+/// What a tunnel needs of the exchange that opened it.
+pub struct Opened {
+    pub upstream: UpstreamConn,
+    /// What the client is to be sent first.
+    pub head: Vec<u8>,
+    /// How long both directions may be silent.
+    pub idle: Duration,
+    /// Counts the tunnel at its target.
+    pub in_flight: Option<InFlight>,
+}
+
+/// Runs a tunnel to its end. It ends, too, when it was silent in both directions for too long. Holds nothing of the
+/// request: a tunnel may last for days, and must not keep an old config in memory.
+pub async fn run(client: &mut Io, buffer: &mut Buffer, watch: &Watch, opened: Opened) -> Ending {
+    let Opened { mut upstream, head, idle, in_flight: _counted } = opened;
+    watch.arm(idle);
     let mut up = Pipe { ended: false, flushed: false, moved: 0 };
     let mut down = Pipe { ended: false, flushed: false, moved: 0 };
     let mut written = 0;
     let result: std::io::Result<()> = poll_fn(|cx| {
-        let Forward { body, up: upstream, .. } = &mut *forward;
         while written < head.len() {
-            match body.io.poll_write_from(cx, &head[written..]) {
+            match client.poll_write_from(cx, &head[written..]) {
                 Poll::Ready(Ok(n)) => written += n,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return Poll::Pending,
             }
         }
         let moved = (|| {
-            let a = up.turn(cx, body.io, body.buffer, &mut upstream.io)?;
-            let b = down.turn(cx, &mut upstream.io, &mut upstream.buffer, body.io)?;
+            let a = up.turn(cx, client, buffer, &mut upstream.io)?;
+            let b = down.turn(cx, &mut upstream.io, &mut upstream.buffer, client)?;
             Ok::<bool, std::io::Error>(a || b)
         })();
         match moved {
             Err(e) => return Poll::Ready(Err(e)),
-            Ok(true) => body.watch.arm(idle),
+            Ok(true) => watch.arm(idle),
             Ok(false) => {}
         }
         if down.flushed {
             return Poll::Ready(Ok(()));
         }
-        if body.watch.poll_over(cx) {
+        if watch.poll_over(cx) {
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
