@@ -1,8 +1,9 @@
-//! Bodies as documents: JSON and XML read strictly and within bounds, and written. Knows nothing of messages or policies.
+//! Bodies as documents: JSON and XML read strictly and within bounds, and written; and their codings. Knows nothing of messages or policies.
 //!
 //! Both readers are gw's own, because what a gateway lets through must be what any reader behind it will take the same
 //! way: common parsers accept repeated names and attributes, round numbers, or leave well-formedness to their callers.
 
+pub mod coding;
 pub mod json;
 pub mod json_tree;
 pub mod xml;

@@ -21,6 +21,7 @@ pub const ORDER: &[&str] = &[
     "rate-limiting", // 910: after identity, before any work
     "concurrency-limiting", // gw: holds a slot for the rest of the request, so it comes after the counters
     "response-ratelimiting", // 900
+    "request-decompression", // gw: what reads or changes bodies comes after it, limits that cost less before
     "request-transformer", // 801
     "response-transformer", // 800
     "redirect",     // 779

@@ -107,6 +107,8 @@ policies! {
     StandardWebhooks(standard_webhooks::StandardWebhooks);
     Jwt(jwt::Jwt);
     JsonXml(json_xml::JsonXml);
+    Compression(compression::Compression);
+    RequestDecompression(request_decompression::RequestDecompression);
 }
 
 /// The descriptor of a policy, if gw can run it.

@@ -1,5 +1,6 @@
 //! What a message's head says of its representation, and what must change when a policy gives it another.
 
+use crate::body::coding::Coding;
 use crate::message::{FieldName, Fields, names};
 
 /// Fields that hold for the bytes of one representation only.
@@ -10,6 +11,20 @@ pub fn forget_bytes(fields: &mut Fields) {
     fields.remove(&names::CONTENT_LENGTH);
     let of_bytes = |name: &[u8]| OF_BYTES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
     fields.retain(|_, name, _| !of_bytes(name));
+}
+
+/// Most codings on top of each other: more are no honest sender's.
+const LAYERS: usize = 2;
+
+/// The codings of a body in the order in which they were put on; `None` if one is unknown, or there are too many.
+pub fn codings(fields: &Fields) -> Option<Vec<Coding>> {
+    if !fields.contains(&names::CONTENT_ENCODING) {
+        return Some(Vec::new());
+    }
+    let names = list(fields, &names::CONTENT_ENCODING);
+    let names = names.split(',').map(str::trim);
+    let names = names.filter(|n| !n.is_empty() && !n.eq_ignore_ascii_case("identity"));
+    names.map(Coding::parse).collect::<Option<Vec<_>>>().filter(|c| c.len() <= LAYERS)
 }
 
 /// All values of a field that is a list.

@@ -8,6 +8,7 @@ use convention::{Convention, PRESETS};
 
 use super::representation::list;
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
+use crate::body::coding::{Bounds, Coding, decode_all};
 use crate::body::json_tree::Json;
 use crate::body::xml_chars::is_name;
 use crate::body::{Fault, Kind as FaultKind, json, xml, xml_write};
@@ -43,7 +44,7 @@ A client's `{\"order\":{\"@id\":7,\"item\":[\"tea\",\"milk\"]}}` reaches the ser
 ## Behaviour
 **Requests.** A body of the other format is converted before the service sees anything of it. What is malformed, or has no
 form in the other format, is answered 400 with the place of the fault; what exceeds a limit 413; a charset other than
-UTF-8, a `Content-Encoding`, and with `other_types: refuse` any other type, 415. Bodies in the service's own format pass
+UTF-8, a `Content-Encoding` (unless `request-decompression` took it off), and with `other_types: refuse` any other type, 415. Bodies in the service's own format pass
 as they are.
 
 **Responses.** With `response: accept` the client's `Accept` decides; where it has no preference, or there is none, the
@@ -186,10 +187,8 @@ pub struct JsonXml {
 /// The client is to get the other format.
 struct WantsOther;
 
-/// The response's body is to be converted, or cannot be.
-struct Converting {
-    problem: Option<&'static str>,
-}
+/// The response's body is to be converted, after these codings are taken off; or cannot be.
+struct Converting(Result<Vec<Coding>, &'static str>);
 
 impl Policy for JsonXml {
     const PLUGIN: &'static Descriptor = &PLUGIN;
@@ -299,17 +298,15 @@ impl Policy for JsonXml {
             return;
         }
         let (_, charset) = media::parse(fields.text(&names::CONTENT_TYPE).unwrap_or_default());
-        let problem = if !media::is_utf8(charset.as_deref()) {
-            Some("its charset is not UTF-8")
-        } else if is_encoded(fields) {
-            Some("it is compressed, though the service was asked not to")
-        } else {
-            None
+        // The service was asked for no coding, but may not have listened.
+        let codings = match media::is_utf8(charset.as_deref()) {
+            true => representation::codings(fields).ok_or("its content encoding is not supported"),
+            false => Err("its charset is not UTF-8"),
         };
         representation::forget_bytes(fields);
         fields.remove(&names::CONTENT_ENCODING);
         fields.set(&names::CONTENT_TYPE, target.content_type());
-        x.keep(Converting { problem });
+        x.keep(Converting(codings));
     }
 
     fn wants_response_body(&self, x: &Exchange) -> bool {
@@ -320,13 +317,18 @@ impl Policy for JsonXml {
         if body.is_empty() {
             return Ok(body);
         }
-        let problem = x.kept::<Converting>().and_then(|c| c.problem);
-        let what = match problem {
-            Some(problem) => problem.to_owned(),
-            None => match self.convert(self.service, &body) {
-                Ok(converted) => return Ok(converted),
-                Err(fault) => fault.to_string(),
-            },
+        let size = x.snapshot.gateway.limits.buffered_body;
+        let plain = match x.kept::<Converting>() {
+            Some(Converting(Ok(codings))) => {
+                decode_all(codings, body, Bounds { size, ratio: usize::MAX }).map_err(|e| e.what().to_owned())
+            }
+            Some(Converting(Err(problem))) => Err((*problem).to_owned()),
+            None => return Ok(body),
+        };
+        let what = match plain.map(|body| self.convert(self.service, &body)) {
+            Ok(Ok(converted)) => return Ok(converted),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(problem) => problem,
         };
         // The service's mistake is for the log; the client learns whose it is.
         let name = self.service.name();
@@ -378,7 +380,7 @@ impl JsonXml {
         if !media::is_utf8(charset.as_deref()) {
             return Err((415, "The body's charset must be UTF-8".to_owned()));
         }
-        if is_encoded(fields) {
+        if representation::codings(fields).is_none_or(|c| !c.is_empty()) {
             return Err((415, "The body must not be compressed".to_owned()));
         }
         self.convert(format, body).map_err(|fault| {
@@ -410,10 +412,6 @@ fn may_have_body(x: &Exchange) -> bool {
         || fields.contains(&names::TRANSFER_ENCODING)
         || (x.request.version == Version::H2 && fields.contains(&names::CONTENT_TYPE))
         || x.body.as_ref().is_some_and(|b| !b.is_empty())
-}
-
-fn is_encoded(fields: &Fields) -> bool {
-    fields.all(&names::CONTENT_ENCODING).any(|v| !v.is_empty() && !v.eq_ignore_ascii_case(b"identity"))
 }
 
 /// How much `Accept` likes a format: the most specific range that names it decides (RFC 9110 12.5.1).

@@ -351,6 +351,7 @@ fn responses_follow_accept() {
         "200\nContent-Type: application/xml\n\n<a>",
         "200\nContent-Type: application/xml; charset=iso-8859-1\n\n<a/>",
         "200\nContent-Type: application/xml\nContent-Encoding: gzip\n\n<a/>",
+        "200\nContent-Type: application/xml\nContent-Encoding: compress\n\n<a/>",
     ] {
         let want = "next\n< Content-Type: application/json; charset=utf-8\n< Content-Encoding:";
         check_proxied::<P>(always.clone(), "GET /", bad, want);
