@@ -47,7 +47,10 @@ fn orders(size: usize) -> String {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         x >> 8
     };
-    let words = ["tea", "black", "organic", "box", "of", "twenty", "green", "leaf", "jasmine", "premium", "small", "large"];
+    let words = [
+        "tea", "black", "organic", "box", "of", "twenty", "green", "leaf", "jasmine", "premium", "small",
+        "large",
+    ];
     while out.len() < size {
         let name: Vec<&str> = (0..4).map(|_| words[next() as usize % words.len()]).collect();
         let _ = write!(

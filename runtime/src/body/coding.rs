@@ -143,7 +143,8 @@ impl Decoder {
             Reader::Failed => Err(CodingError::Malformed),
             Reader::Zlib(d) => {
                 let before = (d.total_in(), d.total_out());
-                let status = d.decompress(input, out, FlushDecompress::None).map_err(|_| CodingError::Malformed)?;
+                let status =
+                    d.decompress(input, out, FlushDecompress::None).map_err(|_| CodingError::Malformed)?;
                 self.ended = status == Status::StreamEnd;
                 Ok(((d.total_in() - before.0) as usize, (d.total_out() - before.1) as usize))
             }
@@ -370,11 +371,12 @@ mod tests {
 
     fn noise(n: usize) -> Vec<u8> {
         let mut x = 1_u32;
-        (0..n).map(|_| {
-            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (x >> 24) as u8
-        })
-        .collect()
+        (0..n)
+            .map(|_| {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (x >> 24) as u8
+            })
+            .collect()
     }
 
     #[test]
@@ -384,7 +386,11 @@ mod tests {
             for flush in [false, true] {
                 for pieces in [vec![], vec![&b"x"[..]], vec![&long[..], &b"more"[..], &long[..100]]] {
                     let coded = encode(coding, &pieces, flush);
-                    assert_eq!(decode(coding, &coded, BOUNDS).as_deref(), Ok(&pieces.concat()[..]), "{coding:?}");
+                    assert_eq!(
+                        decode(coding, &coded, BOUNDS).as_deref(),
+                        Ok(&pieces.concat()[..]),
+                        "{coding:?}"
+                    );
                 }
             }
         }
@@ -399,7 +405,9 @@ mod tests {
                 encoder.push(text.as_bytes(), &mut coded).unwrap();
                 encoder.flush(&mut coded).unwrap();
                 let mut got = Vec::new();
-                while let (read, written @ 1..) | (read @ 1.., written) = decoder.step(&coded, &mut out).unwrap() {
+                while let (read, written @ 1..) | (read @ 1.., written) =
+                    decoder.step(&coded, &mut out).unwrap()
+                {
                     coded.drain(..read);
                     got.extend_from_slice(&out[..written]);
                 }

@@ -153,7 +153,11 @@ mod tests {
         };
         match flow {
             Flow::Next => {
-                assert_eq!(x.body.is_some(), !x.request.fields.contains(&names::CONTENT_ENCODING), "{encoding}");
+                assert_eq!(
+                    x.body.is_some(),
+                    !x.request.fields.contains(&names::CONTENT_ENCODING),
+                    "{encoding}"
+                );
                 (0, x.body.map(|b| b.to_vec()).unwrap_or_default())
             }
             Flow::Reply(reply) => (reply.status, reply.body.to_vec()),

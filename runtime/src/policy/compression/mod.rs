@@ -106,7 +106,8 @@ enum Type {
 impl Type {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
-        let token = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && !b"*/;,\"".contains(&b));
+        let token =
+            |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && !b"*/;,\"".contains(&b));
         if let Some(suffix) = text.strip_prefix("*+") {
             return token(suffix).then(|| Self::Suffix(format!("+{suffix}")));
         }

@@ -60,11 +60,27 @@ fn responses_are_compressed_if_client_and_type_allow_it() {
         ("Accept-Encoding: gzip", "Content-Type: text/event-stream", " same vary= etag=".to_owned()),
         ("Accept-Encoding: gzip", "Content-Type: application/problem+json", format!("gzip same {vary}")),
         ("Accept-Encoding: gzip", "Content-Type: application/json\nContent-Encoding: br", "br".to_owned()),
-        ("Accept-Encoding: gzip", "Content-Type: application/json\nCache-Control: public, no-transform", " same vary= etag=".to_owned()),
+        (
+            "Accept-Encoding: gzip",
+            "Content-Type: application/json\nCache-Control: public, no-transform",
+            " same vary= etag=".to_owned(),
+        ),
         ("Accept-Encoding: gzip\nCache-Control: no-transform", JSON, " same vary= etag=".to_owned()),
-        ("Accept-Encoding: gzip", "Content-Type: application/json\nContent-Range: bytes 0-1/2", " same vary= etag=".to_owned()),
-        ("Accept-Encoding: gzip", "Content-Type: application/json\nVary: accept-encoding", "gzip same vary=accept-encoding etag=".to_owned()),
-        ("Accept-Encoding: gzip", "Content-Type: application/json\nETag: \"a\"\nContent-Encoding: identity", format!("gzip same {vary}W/\"a-gzip\"")),
+        (
+            "Accept-Encoding: gzip",
+            "Content-Type: application/json\nContent-Range: bytes 0-1/2",
+            " same vary= etag=".to_owned(),
+        ),
+        (
+            "Accept-Encoding: gzip",
+            "Content-Type: application/json\nVary: accept-encoding",
+            "gzip same vary=accept-encoding etag=".to_owned(),
+        ),
+        (
+            "Accept-Encoding: gzip",
+            "Content-Type: application/json\nETag: \"a\"\nContent-Encoding: identity",
+            format!("gzip same {vary}W/\"a-gzip\""),
+        ),
     ] {
         if want == "br" {
             // Encoded already, and not by us: nothing is touched.
@@ -89,7 +105,9 @@ fn responses_are_compressed_if_client_and_type_allow_it() {
 #[test]
 fn short_bodies_are_left_alone_if_they_are_known_to_be_short() {
     let asked = "GET /\nAccept-Encoding: gzip";
-    for (n, known, want) in [(1023, true, ""), (1024, true, "gzip"), (10, false, "gzip"), (0, false, "gzip"), (0, true, "")] {
+    for (n, known, want) in
+        [(1023, true, ""), (1024, true, "gzip"), (10, false, "gzip"), (0, false, "gzip"), (0, true, "")]
+    {
         let got = answer(json!({}), asked, 200, JSON, &vec![b'x'; n], known);
         assert_eq!(got, format!("{want} same vary=Accept-Encoding etag="), "{n} {known}");
     }
