@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gw_runtime::check::{self, Checked};
-use gw_runtime::diag::{Severity, has_errors};
+use gw_runtime::diag::{Diags, Severity, has_errors};
 use gw_runtime::env::Env;
 use gw_runtime::front::{self, Input, LoadOptions};
 use gw_runtime::model::Model;
@@ -33,6 +33,11 @@ pub fn reason(error: &io::Error) -> String {
 
 /// Reads and checks a config. Its errors go to stderr; warnings are `gw validate`'s business.
 pub fn checked(path: &Path) -> anyhow::Result<Checked<Model>> {
+    Ok(checked_with_sources(path)?.0)
+}
+
+/// The same, with the texts that spans of the model point into.
+pub fn checked_with_sources(path: &Path) -> anyhow::Result<(Checked<Model>, Sources)> {
     let input = read(path)?;
     let (mut sources, mut secrets) = (Sources::default(), Secrets::default());
     let options =
@@ -42,26 +47,32 @@ pub fn checked(path: &Path) -> anyhow::Result<Checked<Model>> {
     let (checked, errors) = check::run(model);
     diags.extend(errors);
     match checked {
-        Some(checked) if !has_errors(&diags) => Ok(checked),
-        _ => {
-            diags.retain(|d| d.severity == Severity::Error);
-            render::sort(&mut diags);
-            let count = render::count(diags.len(), "error");
-            let file = FileOutcome {
-                name: path.display().to_string(),
-                contents: String::new(),
-                findings: diags.len(),
-            };
-            let report = Report {
-                sources: &sources,
-                diags: &diags,
-                files: &[file],
-                secrets: &secrets,
-                elapsed: Duration::ZERO,
-                colour: render::colour(),
-            };
-            eprint!("{}", render::render(Format::Concise, &report));
-            Err(WithCode(Code::Findings, format!("`{}` has {count}", path.display())).into())
-        }
+        Some(checked) if !has_errors(&diags) => Ok((checked, sources)),
+        _ => Err(report(path, &sources, &secrets, diags)),
     }
+}
+
+/// What is said of a config that does not compile.
+pub fn refused(path: &Path, sources: &Sources, model: &Checked<Model>, diags: Diags) -> anyhow::Error {
+    let mut secrets = Secrets::default();
+    secrets.add(sources, model);
+    report(path, sources, &secrets, diags)
+}
+
+fn report(path: &Path, sources: &Sources, secrets: &Secrets, mut diags: Diags) -> anyhow::Error {
+    diags.retain(|d| d.severity == Severity::Error);
+    render::sort(&mut diags);
+    let count = render::count(diags.len(), "error");
+    let file =
+        FileOutcome { name: path.display().to_string(), contents: String::new(), findings: diags.len() };
+    let report = Report {
+        sources,
+        diags: &diags,
+        files: &[file],
+        secrets,
+        elapsed: Duration::ZERO,
+        colour: render::colour(),
+    };
+    eprint!("{}", render::render(Format::Concise, &report));
+    WithCode(Code::Findings, format!("`{}` has {count}", path.display())).into()
 }

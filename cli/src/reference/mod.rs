@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use gw_runtime::diag::codes;
 use gw_runtime::policy::registry::REGISTRY;
 
-use crate::commands::explain;
+use crate::commands::explain::code as explain;
 
 /// Every generated page: path below `docs/` and text.
 pub fn pages() -> BTreeMap<String, String> {

@@ -113,9 +113,9 @@ const REDIS: &[Field] = &[Field::new(
 .secret()];
 
 /// Reads the section. What is broken keeps its default, and was reported.
-pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
+pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Record) {
     if node.is_null() {
-        return Gateway::default();
+        return (Gateway::default(), Record::default());
     }
     let read = reader.entity(node, FIELDS, NESTED, "`gateway`");
     let record = &read.record;
@@ -158,7 +158,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Gateway {
             _ => gateway.redis_url = redis(reader, node),
         }
     }
-    gateway
+    (gateway, read.record)
 }
 
 fn size(record: &Record, field: &str, default: usize) -> usize {

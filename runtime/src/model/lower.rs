@@ -188,7 +188,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             );
             return;
         }
-        self.model.gateway = gateway_read::read(&mut self.reader, node);
+        (self.model.gateway, self.model.gateway_record) = gateway_read::read(&mut self.reader, node);
     }
 
     /// A list of entities under `key`, at the top level or nested.

@@ -27,6 +27,8 @@ use crate::source::{FileId, Span, Spanned};
 pub struct Model {
     /// What gw takes from `gateway:`.
     pub gateway: Gateway,
+    /// The same as written, with the defaults filled in and the places of what was given; empty without the section.
+    pub gateway_record: Record,
     pub services: Vec<Service>,
     pub routes: Vec<Route>,
     pub consumers: Vec<Consumer>,

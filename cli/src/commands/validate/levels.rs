@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use gw_runtime::diag::{Code, Diags, Severity};
 use gw_runtime::lint;
 
-use crate::commands::explain;
+use crate::commands::explain::code as explain;
 
 /// The flags.
 #[derive(clap::Args, Debug, Default)]

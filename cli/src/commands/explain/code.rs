@@ -3,29 +3,6 @@
 use gw_runtime::diag::codes;
 use gw_runtime::diag::{Code, Severity, suggest};
 
-use crate::{exit, output};
-
-/// Arguments of `gw explain`.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    /// A code or its name: GW1002 or unknown-field
-    #[arg(value_name = "CODE", required_unless_present = "list")]
-    code: Option<String>,
-    /// List every code
-    #[arg(long, conflicts_with = "code")]
-    list: bool,
-}
-
-/// Runs it.
-pub fn run(args: Args) -> anyhow::Result<exit::Code> {
-    let text = match args.code {
-        Some(text) => page(find(&text)?),
-        None => list(),
-    };
-    output::print(&text)?;
-    Ok(exit::Code::Ok)
-}
-
 /// The code that a user named, by id, bare number or name.
 pub fn find(text: &str) -> anyhow::Result<&'static Code> {
     let numbered = format!("GW{text}");
@@ -45,7 +22,8 @@ pub fn page(code: &Code) -> String {
     format!("# {}: {}\n\nDefault level: {}.\n\n{}\n", code.id, code.name, level(code), code.explain.trim())
 }
 
-fn list() -> String {
+/// Every code, one a line.
+pub fn list() -> String {
     let mut out = String::new();
     for code in codes::ALL {
         out.push_str(&format!("{}  {:<9}  {}\n", code.id, level(code), code.name));
