@@ -1,10 +1,11 @@
 //! A small upstream that answers with what it received. `gw echo` runs it, and so can anything that needs an upstream.
 //!
 //! It runs on a thread of its own, speaks HTTP/1.1 and HTTP/2 in clear text (told apart by the first bytes), and can be
-//! asked for slow, failing or large answers, for all requests or for one ([`knobs`]).
+//! asked for slow, failing or large answers, for all requests or for one ([`knobs`]), or told what to answer ([`canned`]).
 
 mod answer;
 mod body;
+mod canned;
 mod knobs;
 
 use std::convert::Infallible;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+pub use canned::Canned;
 pub use knobs::{Knobs, parse_body_size, parse_delay, parse_status};
 
 /// A running echo server. Dropping it stops it.
@@ -36,8 +38,17 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves `listener` on a thread of its own. `defaults` hold for requests that ask for nothing else.
-pub fn spawn(listener: TcpListener, defaults: Knobs) -> io::Result<Echo> {
+/// What to answer.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Hold for requests that ask for nothing else.
+    pub defaults: Knobs,
+    /// Given instead of descriptions of the requests, where there are any.
+    pub canned: Canned,
+}
+
+/// Serves `listener` on a thread of its own.
+pub fn spawn(listener: TcpListener, answers: Answers) -> io::Result<Echo> {
     let addr = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,7 +57,7 @@ pub fn spawn(listener: TcpListener, defaults: Knobs) -> io::Result<Echo> {
         tokio::net::TcpListener::from_std(listener)?
     };
     let (stop, stopped) = watch::channel(false);
-    let work = move || LocalSet::new().block_on(&runtime, serve(listener, defaults, stopped));
+    let work = move || LocalSet::new().block_on(&runtime, serve(listener, answers, stopped));
     let thread = std::thread::Builder::new().name("echo".to_owned()).spawn(work)?;
     Ok(Echo { addr, stop, thread: Some(thread) })
 }
@@ -71,8 +82,8 @@ impl Drop for Echo {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, defaults: Knobs, mut stopped: watch::Receiver<bool>) {
-    let defaults = Rc::new(defaults);
+async fn serve(listener: tokio::net::TcpListener, answers: Answers, mut stopped: watch::Receiver<bool>) {
+    let answers = Rc::new(answers);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -82,7 +93,7 @@ async fn serve(listener: tokio::net::TcpListener, defaults: Knobs, mut stopped: 
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn_local(connection(stream, peer, Rc::clone(&defaults), stopped.clone()));
+                connections.spawn_local(connection(stream, peer, Rc::clone(&answers), stopped.clone()));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -95,7 +106,7 @@ async fn serve(listener: tokio::net::TcpListener, defaults: Knobs, mut stopped: 
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    defaults: Rc<Knobs>,
+    answers: Rc<Answers>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
@@ -107,8 +118,8 @@ async fn connection(
         _ = stopped.changed() => return,
     };
     let service = service_fn(move |request| {
-        let defaults = Rc::clone(&defaults);
-        async move { Ok::<_, Infallible>(answer::answer(request, peer, &defaults).await) }
+        let answers = Rc::clone(&answers);
+        async move { Ok::<_, Infallible>(answer::answer(request, peer, &answers).await) }
     });
     let io = TokioIo::new(stream);
     // What goes wrong on a connection concerns its client alone, who notices.

@@ -1,12 +1,13 @@
 //! `gw echo`: an upstream to try a gateway with.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::echo::{self, Knobs, parse_body_size, parse_delay, parse_status};
+use crate::echo::{self, Answers, Canned, Knobs, parse_body_size, parse_delay, parse_status};
 use crate::exit::{Code, WithCode};
 
 /// Arguments of `gw echo`.
@@ -28,6 +29,23 @@ pub struct Args {
     /// Answer with so many bytes, for example `64k`, instead of a description of the request
     #[arg(long, value_name = "BYTES", value_parser = parse_body_size)]
     size: Option<u64>,
+    /// Answer with what is written in this file instead, and 404 to everything else
+    #[arg(long, value_name = "FILE", long_help = ANSWERS)]
+    answers: Option<PathBuf>,
+}
+
+const ANSWERS: &str = "\
+Answer with what is written in this file instead, and 404 to everything else.
+
+A YAML list of `path` (`*` at its end stands for any rest; the query counts if it has one), and where they matter `host`,
+`method`, `status`, `delay`, `headers` and `body` (JSON, or a text that is sent as it is). The first that fits is given:
+
+  - { host: inventory.internal, path: /products/7, body: { name: Lamp }, delay: 20ms }";
+
+/// Reads answers, where there are any.
+pub fn canned(file: Option<&Path>) -> Result<Canned, WithCode> {
+    let read = file.map(Canned::read).transpose();
+    read.map(Option::unwrap_or_default).map_err(|what| WithCode(Code::Usage, what))
 }
 
 /// Runs it until SIGTERM or SIGINT.
@@ -35,7 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
     let listener = TcpListener::bind(args.listen)
         .map_err(|e| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen)))?;
     let knobs = Knobs { delay: args.delay, status: args.status, size: args.size, chunked: false };
-    let echo = echo::spawn(listener, knobs).context("cannot start the server")?;
+    let canned = canned(args.answers.as_deref())?;
+    let echo = echo::spawn(listener, Answers { defaults: knobs, canned }).context("cannot start the server")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int) = {
         let _inside = runtime.enter();

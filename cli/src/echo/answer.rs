@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::Answers;
 use super::body::AnswerBody;
-use super::knobs::Knobs;
 
 /// How much of a request's body the answer shows.
 const SHOWN_BODY: usize = 1 << 20;
@@ -38,13 +38,20 @@ struct Description<'a> {
 }
 
 /// Reads a request to its end and answers it.
-pub async fn answer(request: Request<Incoming>, peer: SocketAddr, defaults: &Knobs) -> Response<AnswerBody> {
+pub async fn answer(request: Request<Incoming>, peer: SocketAddr, answers: &Answers) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
-    let knobs = match defaults.of_request(head.uri.query(), &head.headers) {
+    let knobs = match answers.defaults.of_request(head.uri.query(), &head.headers) {
         Ok(knobs) => knobs,
         Err(message) => return refusal(&message),
     };
     let Ok((body, bytes)) = read(body).await else { return refusal("the request's body broke off") };
+    if !answers.canned.is_empty() {
+        let (response, delay) = answers.canned.answer(&head, &knobs);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        return response;
+    }
     if !knobs.delay.is_zero() {
         tokio::time::sleep(knobs.delay).await;
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Echo, Knobs, spawn};
 
 fn start(defaults: Knobs) -> Echo {
-    spawn(TcpListener::bind("127.0.0.1:0").unwrap(), defaults).unwrap()
+    spawn(TcpListener::bind("127.0.0.1:0").unwrap(), Answers { defaults, ..Answers::default() }).unwrap()
 }
 
 /// Sends raw bytes and returns status and body of the answer.

@@ -74,6 +74,9 @@ pub struct Args {
     /// development certificate, and a request to try for each route. For nothing but development
     #[arg(long)]
     pub dev: bool,
+    /// With `--dev`: what stands in for upstreams answers this (see `gw echo --help`), instead of what it is asked
+    #[arg(long, value_name = "FILE", requires = "dev")]
+    pub answers: Option<PathBuf>,
     /// Read the config again whenever it changes
     #[arg(long)]
     pub watch: bool,

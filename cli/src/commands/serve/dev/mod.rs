@@ -24,7 +24,7 @@ use gw_runtime::tls::PemPair;
 use gw_runtime::upstream::dns::Override;
 
 use super::Args;
-use crate::echo::{self, Echo, Knobs};
+use crate::echo::{self, Answers, Echo};
 use crate::exit::{Code, WithCode};
 use authority::Authority;
 use examples::Examples;
@@ -61,8 +61,10 @@ impl Dev {
     pub fn start(args: &Args) -> anyhow::Result<Self> {
         let no_echo = |e| WithCode(Code::Environment, format!("cannot start the embedded echo server: {e}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_echo)?;
+        let canned = crate::commands::echo::canned(args.answers.as_deref())?;
+        let answers = Answers { canned, ..Answers::default() };
         Ok(Self {
-            echo: echo::spawn(listener, Knobs::default()).map_err(no_echo)?,
+            echo: echo::spawn(listener, answers).map_err(no_echo)?,
             resolve: args.resolve.clone(),
             authority: Authority::find_or_make()?,
             files: args.files.clone(),
