@@ -61,7 +61,12 @@ fn requests_are_explained() {
     check(
         &["POST", "http://a.test/orders/../orders/7", "--config", "gw.yaml", "-H", "X-Consumer-Id: 1"],
         0,
-        &["removed   X-Consumer-Id", "path      /orders/7 (in normal form)", "route     `all`", "not `one`: method `POST`"],
+        &[
+            "removed   X-Consumer-Id",
+            "path      /orders/7 (in normal form)",
+            "route     `all`",
+            "not `one`: method `POST`",
+        ],
     );
     check(&["GET", "/secure", "--config", "gw.yaml"], 0, &["answer    426: the route takes https alone"]);
     check(&["GET", "/nope", "--config", "gw.yaml"], 0, &["route     none", "answer    404"]);

@@ -124,7 +124,8 @@ fn no_page_fails_when_a_service_is_killed_under_load() {
         assert!(Instant::now() < until, "gw echo listens");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let resolve = serve.split(' ').next_back().expect("a word").replace("127.0.0.1:9001", &reviews.to_string());
+    let resolve =
+        serve.split(' ').next_back().expect("a word").replace("127.0.0.1:9001", &reviews.to_string());
     let (_dev, addr) = storefront(&["--resolve", &resolve]);
     let (before, _, _) = page(addr, &["products/7 ", "ann", "key'"]);
     assert!(before.field("gw-parts").unwrap_or_default().contains("reviews;status=200"), "{before:?}");

@@ -54,7 +54,8 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         .map_err(|e| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen)))?;
     let knobs = Knobs { delay: args.delay, status: args.status, size: args.size, chunked: false };
     let canned = canned(args.answers.as_deref())?;
-    let echo = echo::spawn(listener, Answers { defaults: knobs, canned }).context("cannot start the server")?;
+    let echo =
+        echo::spawn(listener, Answers { defaults: knobs, canned }).context("cannot start the server")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int) = {
         let _inside = runtime.enter();

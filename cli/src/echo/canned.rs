@@ -45,7 +45,8 @@ struct Answer {
 impl Canned {
     /// Reads a file; the error says what is wrong with it.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
         Self::parse(&text).map_err(|e| format!("`{}`: {e}", path.display()))
     }
 
@@ -67,7 +68,8 @@ impl Canned {
         let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
         let found = self.0.iter().find(|a| a.fits(&host, head.method.as_str(), head.uri.path(), target));
         let Some(found) = found else {
-            let body = format!("{{\"error\":\"no answer is written for {} {target} of {host}\"}}", head.method);
+            let body =
+                format!("{{\"error\":\"no answer is written for {} {target} of {host}\"}}", head.method);
             let mut response = Response::new(AnswerBody::text(body, false));
             *response.status_mut() = StatusCode::NOT_FOUND;
             return (response, Duration::ZERO);
@@ -148,7 +150,9 @@ mod tests {
             let got = (response.status().as_u16(), delay.as_millis());
             assert_eq!(got, want, "{method} {host} {target}");
         }
-        for bad in ["- {path: x}", "- {path: /x, status: 99}", "- {path: /x, delay: soon}", "- {pth: /x}", "{}"] {
+        for bad in
+            ["- {path: x}", "- {path: /x, status: 99}", "- {path: /x, delay: soon}", "- {pth: /x}", "{}"]
+        {
             assert!(Canned::parse(bad).is_err(), "{bad}");
         }
     }

@@ -50,11 +50,8 @@ pub fn flags(file: &Path, flags: &[OsString]) -> Result<Vec<(&'static str, Strin
 pub fn render(loaded: &Loaded, flags: &[(&str, String)]) -> String {
     let mut rows = Vec::new();
     let gateway = &loaded.model.gateway;
-    let listeners: Vec<String> = gateway
-        .listeners
-        .iter()
-        .map(|l| format!("{}{}", l.addr, if l.tls { " ssl" } else { "" }))
-        .collect();
+    let listeners: Vec<String> =
+        gateway.listeners.iter().map(|l| format!("{}{}", l.addr, if l.tls { " ssl" } else { "" })).collect();
     let (listeners, source) = match listeners.is_empty() {
         true => ("0.0.0.0:8000".to_owned(), "default".to_owned()),
         false => (listeners.join(", "), loaded.place(loaded.model.gateway_record.span)),
@@ -118,7 +115,8 @@ fn settings(
             }
             _ => {
                 let default = field.default.unwrap_or("none").trim_matches('"');
-                let plain = default.trim_start_matches('[').trim_end_matches(']').replace('"', "").replace(',', ", ");
+                let plain =
+                    default.trim_start_matches('[').trim_end_matches(']').replace('"', "").replace(',', ", ");
                 (if plain.is_empty() { "none".to_owned() } else { plain }, "default".to_owned())
             }
         };

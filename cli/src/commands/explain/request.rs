@@ -134,12 +134,13 @@ pub fn render(loaded: &Loaded, asked: &Asked) -> Result<String, WithCode> {
         line(&mut out, "answer", &format!("{code}: the route takes https alone"));
         return Ok(out);
     }
-    let consumer = match &asked.consumer {
-        None => None,
-        Some(name) => Some(snapshot.consumer_by_name(name).ok_or_else(|| {
-            WithCode(Code::Usage, format!("there is no consumer `{name}` in this config"))
-        })?),
-    };
+    let consumer =
+        match &asked.consumer {
+            None => None,
+            Some(name) => Some(snapshot.consumer_by_name(name).ok_or_else(|| {
+                WithCode(Code::Usage, format!("there is no consumer `{name}` in this config"))
+            })?),
+        };
     let class = consumer.and_then(|c| snapshot.consumers[c.0 as usize].class);
     let own = class.and_then(|class| route.class_chains.iter().find(|(c, _)| *c == class));
     let chain = own.map_or(route.chain, |(_, chain)| *chain);
@@ -211,7 +212,11 @@ fn service(out: &mut String, loaded: &Loaded, asked: &Asked, at: usize, path: &s
     let authority = if shown == written.value { service.authority.as_str() } else { shown };
     let host = if route.preserve_host { &asked.host } else { authority };
     let query = if asked.query.is_empty() { String::new() } else { format!("?{}", asked.query) };
-    line(out, "asked", &format!("{} {upstream}{query}, Host: {host}, unless a plugin changes it", asked.method));
+    line(
+        out,
+        "asked",
+        &format!("{} {upstream}{query}, Host: {host}, unless a plugin changes it", asked.method),
+    );
     let ms = |d: std::time::Duration| d.as_millis();
     line(
         out,
