@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Echo, Knobs, spawn};
+use super::{Answers, Echo, Knobs, spawn};
 
 fn start(defaults: Knobs) -> Echo {
     spawn(TcpListener::bind("127.0.0.1:0").unwrap(), Answers { defaults, ..Answers::default() }).unwrap()
