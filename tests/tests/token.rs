@@ -125,3 +125,190 @@ fn questions_without_an_answer_say_what_to_do() {
         assert!(said.contains(want), "{said}");
     }
 }
+
+/// A config with consumers' credentials and an issuer, as strict as it can be.
+fn strict(jwks: &str) -> String {
+    let jwks = jwks.replace('\'', "''");
+    format!(
+        r#"
+_format_version: "3.0"
+services: [{{ name: s, url: "http://127.0.0.1:9", routes: [{{ name: r, paths: [/orders] }}] }}]
+plugins:
+  - name: jwt
+    config:
+      strict: true
+      audiences: [api]
+      issuers: [{{ issuer: "https://issuer.test", audiences: [api], scopes_any: [read], algorithms: [ES256], jwks: '{jwks}' }}]
+  - {{ name: request-termination, config: {{ status_code: 204 }} }}
+consumers: [{{ username: alice, jwt_secrets: [{{ key: alice-key, secret: "0123456789abcdef0123456789abcdef" }}] }}]
+"#
+    )
+}
+
+#[test]
+fn broken_tokens_are_refused_for_the_reason_that_they_were_broken_for() {
+    let folder = Folder::new("token");
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let (key, jwks) = (at("k"), at("jwks.json"));
+    printed(&["rotate", "--jwks", &jwks, "--alg", "es256", "--out", &key], "");
+    let set = std::fs::read_to_string(&jwks).expect("it was written");
+    assert!(!set.contains("\"d\""), "a published set has no private parts: {set}");
+    let path = folder.write("gw.yaml", &strict(&set));
+    let config = path.to_str().expect("a path");
+    let key_file = format!("{key}-key.pem");
+    let gateway = Gateway::start(&path, &[]);
+    let roads = [
+        vec!["mint", "--config", config, "--consumer", "alice"],
+        vec!["mint", "--config", config, "--issuer", "https://issuer.test", "--key-file", &key_file],
+    ];
+    for road in &roads {
+        let good = printed(road, "");
+        let field = format!("Authorization: Bearer {good}\r\n");
+        assert_eq!(http::request(gateway.addr(), "GET", "/orders", &field).status(), 204, "{road:?}");
+    }
+    for (kind, own, issuers) in [
+        ("expired", "exp", "exp"),
+        ("nbf", "nbf", "nbf"),
+        ("aud", "aud", "aud"),
+        ("iss", "credential", "credential"),
+        ("sig", "signature", "signature"),
+        ("alg-none", "alg", "alg"),
+        ("hs-confusion", "", "algorithm"),
+        ("kid", "", "key"),
+        ("typ", "typ", "typ"),
+        ("crit", "crit", "crit"),
+        ("no-exp", "exp", "exp"),
+    ] {
+        for (road, want) in roads.iter().zip([own, issuers]) {
+            // A shared secret has no public key to be confused with, and no `kid`.
+            if want.is_empty() {
+                continue;
+            }
+            let broken = printed(&[road.as_slice(), &["--broken", kind]].concat(), "");
+            let field = format!("Authorization: Bearer {broken}\r\n");
+            let response = http::request(gateway.addr(), "GET", "/orders", &field);
+            assert_eq!(response.status(), 401, "{kind} {road:?}");
+            let challenge = response.field("www-authenticate").unwrap_or_default().to_owned();
+            assert!(challenge.contains("error=\"invalid_token\", error_description="), "{kind}: {challenge}");
+            let said = token(&["explain", "--config", config, "--json"], &broken);
+            let said: Value = serde_json::from_slice(&said.stdout).expect("it is JSON");
+            let mut checks = said["checks"].as_array().into_iter().flatten();
+            let first = checks.find(|c| c["result"] == "fail").expect("a check fails");
+            assert_eq!(first["check"], want, "{kind} {road:?}: {first}");
+        }
+    }
+}
+
+#[test]
+fn tokens_come_in_numbers_and_sets_rotate() {
+    let folder = Folder::new("token");
+    let config = folder.write("gw.yaml", CONFIG);
+    let config = config.to_str().expect("a path");
+    let csv = printed(&["mint", "--config", config, "--consumer", "alice", "--count", "50", "--format", "csv"], "");
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("consumer,token"));
+    let tokens: std::collections::HashSet<&str> = lines.filter_map(|l| l.strip_prefix("alice,")).collect();
+    assert_eq!(tokens.len(), 50, "each is another");
+
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let jwks = at("jwks.json");
+    let old = printed(&["rotate", "--jwks", &jwks, "--alg", "EdDSA", "--out", &at("old")], "");
+    let new = printed(&["rotate", "--jwks", &jwks, "--alg", "RS256", "--out", &at("new")], "");
+    let kids = || -> Vec<String> {
+        let text = std::fs::read_to_string(&jwks).expect("it is there");
+        let set: Value = serde_json::from_str(&text).expect("it is JSON");
+        set["keys"].as_array().expect("keys").iter().map(|k| k["kid"].as_str().expect("kid").to_owned()).collect()
+    };
+    assert_eq!(kids(), [old.clone(), new.clone()]);
+    printed(&["rotate", "--jwks", &jwks, "--retire", &old], "");
+    assert_eq!(kids(), [new.clone()]);
+    for args in [&["--retire", old.as_str()][..], &["--retire", new.as_str()]] {
+        let output = token(&[&["rotate", "--jwks", &jwks], args].concat(), "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+    let public = printed(&["jwks", &at("new-key.pem")], "");
+    let private = printed(&["jwks", "--private", &at("new-key.pem")], "");
+    assert!(!public.contains("\"d\"") && private.contains("\"d\""));
+    let hash = printed(&["hash-key"], "hello\n");
+    assert_eq!(hash, "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+}
+
+/// `gw token serve`, killed when dropped.
+struct Issuer(std::process::Child, std::net::SocketAddr);
+
+impl Issuer {
+    fn start() -> Self {
+        use std::io::BufRead as _;
+        let mut child = gw()
+            .args(["token", "serve", "--secret-env", "SECRET", "--audience", "api"])
+            .env("SECRET", "s3cret")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("gw starts");
+        let mut line = String::new();
+        let mut stderr = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+        stderr.read_line(&mut line).expect("it says where it is");
+        let addr = line.trim().rsplit('/').next().and_then(|a| a.parse().ok());
+        Self(child, addr.unwrap_or_else(|| panic!("no address in `{line}`")))
+    }
+
+    fn post(&self, path: &str, form: &str, secret: &str) -> (u16, Value) {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("dev:{secret}"));
+        let mut connection = http::Connection::open(self.1);
+        connection.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: i.test\r\nConnection: close\r\nAuthorization: Basic {basic}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        ));
+        let response = connection.response();
+        (response.status(), serde_json::from_str(&response.text()).expect("it is JSON"))
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_small_issuer_issues_publishes_introspects_and_rotates() {
+    let issuer = Issuer::start();
+    let get = |path: &str| -> Value {
+        serde_json::from_str(&http::get(issuer.1, path).text()).expect("it is JSON")
+    };
+    let metadata = get("/.well-known/openid-configuration");
+    assert_eq!(metadata["issuer"], format!("http://{}", issuer.1));
+    assert_eq!(metadata["jwks_uri"], format!("http://{}/jwks.json", issuer.1));
+    let grant = "grant_type=client_credentials&scope=read+write";
+    assert_eq!(issuer.post("/token", grant, "wrong").0, 401);
+    assert_eq!(issuer.post("/token", "grant_type=password", "s3cret").0, 400);
+    let (status, granted) = issuer.post("/token", grant, "s3cret");
+    assert_eq!(status, 200, "{granted}");
+    let token_text = granted["access_token"].as_str().expect("a token");
+
+    let folder = Folder::new("token");
+    let first = folder.write("jwks.json", &get("/jwks.json").to_string());
+    let name = format!("http://{}", issuer.1);
+    let verify = |set: &std::path::Path, audience: &str, text: &str| {
+        let set = set.to_str().expect("a path");
+        token(&["verify", "--jwks", set, "--issuer", &name, "--audience", audience], text).status.code()
+    };
+    assert_eq!(verify(&first, "api", token_text), Some(0));
+    assert_eq!(verify(&first, "other", token_text), Some(1));
+
+    let form = format!("token={token_text}");
+    let (_, said) = issuer.post("/introspect", &form, "s3cret");
+    assert_eq!((said["active"].as_bool(), said["scope"].as_str()), (Some(true), Some("read write")), "{said}");
+    assert_eq!(issuer.post("/introspect", "token=x", "s3cret").1["active"], false);
+    issuer.post("/rotate", "", "s3cret");
+    let (_, newer) = issuer.post("/token", grant, "s3cret");
+    let newer = newer["access_token"].as_str().expect("a token");
+    let second = folder.write("jwks2.json", &get("/jwks.json").to_string());
+    assert_eq!(verify(&first, "api", newer), Some(1), "signed by a key that the old set does not have");
+    assert_eq!((verify(&second, "api", newer), verify(&second, "api", token_text)), (Some(0), Some(0)));
+    issuer.post("/revoke", &form, "s3cret");
+    assert_eq!(issuer.post("/introspect", &form, "s3cret").1["active"], false);
+}

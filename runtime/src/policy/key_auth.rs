@@ -61,6 +61,23 @@ pub fn fingerprint(key: &str) -> [u8; 32] {
     out
 }
 
+/// How a config writes a fingerprint.
+const WRITTEN: &str = "sha256:";
+
+/// A fingerprint as a config holds it.
+pub fn written(fingerprint: &[u8; 32]) -> String {
+    let hex: String = fingerprint.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{WRITTEN}{hex}")
+}
+
+/// The fingerprint that a config holds.
+pub fn read(text: &str) -> Option<[u8; 32]> {
+    let hex = text.strip_prefix(WRITTEN)?;
+    let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
 struct Name {
     text: String,
     field: FieldName,

@@ -2,6 +2,7 @@
 
 use super::{Algorithm, Key};
 use crate::check::Checked;
+use crate::model::schema::Record;
 use crate::model::{Credential, CredentialKind, Model, Plugin};
 
 /// One `jwt_secrets` entry.
@@ -16,7 +17,12 @@ pub struct JwtCredential<'m> {
     entry: &'m Credential,
 }
 
-impl JwtCredential<'_> {
+impl<'m> JwtCredential<'m> {
+    /// The public key in PEM.
+    pub fn public_key(&self) -> Option<&'m str> {
+        self.entry.record.str("rsa_public_key")
+    }
+
     /// The key that verifies this credential's tokens.
     pub fn verifier(&self) -> Result<Key, String> {
         Key::from_credential(&self.entry.record)
@@ -71,6 +77,15 @@ pub fn plugin_of_route(model: &Checked<Model>, route: usize) -> Option<&Plugin> 
     applying
         .max_by_key(|(_, scope)| (scope.route.is_some(), scope.service.is_some()))
         .map(|(plugin, _)| plugin)
+}
+
+/// The issuers of a route's `jwt` plugin, or of every one.
+pub fn issuers<'m>(model: &'m Checked<Model>, route_name: Option<&str>) -> Vec<&'m Record> {
+    let plugins: Vec<&Plugin> = match route_name {
+        Some(name) => route(model, name).and_then(|r| plugin_of_route(model, r)).into_iter().collect(),
+        None => plugins(model).collect(),
+    };
+    plugins.into_iter().flat_map(|p| p.config.records("issuers")).collect()
 }
 
 fn is_jwt(plugin: &Plugin) -> bool {

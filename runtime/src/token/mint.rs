@@ -1,11 +1,17 @@
 //! Making the token that a config's own `jwt` plugin accepts for one of its own consumers.
 
+mod broken;
+mod issuer;
+
+pub use broken::Broken;
+
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::check::Rules;
 use super::config::{self, JwtCredential};
 use super::sign::{Signer, encode};
+use super::demands::Demands;
 use super::{Algorithm, SecretForm, verify};
 use crate::check::Checked;
 use crate::diag::suggest::nearest;
@@ -17,19 +23,23 @@ pub const DEFAULT_LIFETIME: u64 = 3600;
 /// What is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct MintRequest {
-    /// Username or id.
+    /// Username or id; for an issuer's token the subject, which may be empty.
     pub consumer: String,
+    /// The issuer whose token it shall be, instead of a credential's.
+    pub issuer: Option<String>,
     /// Name or id of the route that shall accept the token; without it every route with a `jwt` plugin shall.
     pub route: Option<String>,
     /// Seconds from now to `exp`; [`DEFAULT_LIFETIME`] or the config's `maximum_expiration` if not given.
     pub lifetime: Option<u64>,
     /// Further claims; they win over the ones that would be filled in.
     pub claims: Vec<(String, Value)>,
-    /// Which of the consumer's credentials, by algorithm and by key.
+    /// Which of the consumer's credentials or the issuer's keys, by algorithm, and by key or `kid`.
     pub algorithm: Option<Algorithm>,
     pub key: Option<String>,
-    /// The private key of a credential that has a public one, in PEM.
+    /// The private key of a credential or issuer that has a public one, in PEM.
     pub private_key: Option<String>,
+    /// What shall be wrong with the token.
+    pub broken: Option<Broken>,
 }
 
 /// Why no token can be made. The text says what to do.
@@ -67,12 +77,58 @@ pub enum MintError {
     TooLong { asked: u64, most: u64 },
     #[error("the `jwt` plugins of this config differ in `secret_is_base64`; name the route (`--route`)")]
     Ambiguous,
+    #[error("there is no issuer `{name}`{hint}")]
+    NoIssuer { name: String, hint: String },
+    #[error(
+        "the keys of issuer `{issuer}` are public ones; give the private key of one of them, in PEM (`--key-file`)"
+    )]
+    NoIssuerKey { issuer: String },
+    #[error("the private key belongs to none of the keys of issuer `{issuer}`")]
+    OtherIssuerKey { issuer: String },
+    #[error("there is no public key that could be taken for a secret: the token is signed with a secret anyway")]
+    NothingToConfuse,
     #[error("{0}")]
     Key(String),
 }
 
+/// A token before it is signed.
+pub struct Prepared {
+    signer: Signer,
+    /// Fields beside `alg`, or instead of it.
+    header: Vec<(String, Value)>,
+    claims: Value,
+    /// The public key, where there is one.
+    public_pem: Option<String>,
+}
+
+impl Prepared {
+    fn set_header(&mut self, name: &str, value: Value) {
+        self.header.retain(|(n, _)| n != name);
+        self.header.push((name.to_owned(), value));
+    }
+
+    fn header(&self) -> Vec<(&str, Value)> {
+        self.header.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
+    }
+
+    fn encode(&self) -> Result<String, MintError> {
+        encode(&self.signer, &self.header(), &self.claims).map_err(MintError::Key)
+    }
+}
+
 /// Makes a token. `now` is seconds since 1970.
 pub fn mint(model: &Checked<Model>, request: &MintRequest, now: u64) -> Result<String, MintError> {
+    let token = match &request.issuer {
+        Some(_) => issuer::prepare(model, request, now)?,
+        None => of_credential(model, request, now)?,
+    };
+    match request.broken {
+        Some(how) => broken::encode_broken(token, how, now),
+        None => token.encode(),
+    }
+}
+
+fn of_credential(model: &Checked<Model>, request: &MintRequest, now: u64) -> Result<Prepared, MintError> {
     let consumer = find_consumer(model, &request.consumer)?;
     let rules = rules_for(model, request.route.as_deref())?;
     let form = rules[0].secret_form;
@@ -83,7 +139,26 @@ pub fn mint(model: &Checked<Model>, request: &MintRequest, now: u64) -> Result<S
     let key = credential.key.ok_or_else(|| MintError::NoKey { consumer: request.consumer.clone() })?;
     let signer = signer(&credential, key, form, request.private_key.as_deref())?;
     let claims = claims(model, consumer, key, &rules, request, now)?;
-    encode(&signer, &[], &claims).map_err(MintError::Key)
+    let public_pem = credential.public_key().map(str::to_owned);
+    Ok(Prepared { signer, header: Vec::new(), claims, public_pem })
+}
+
+/// Adds what a config asks of claims, where the token does not say something else.
+fn fill_demands(claims: &mut Map<String, Value>, demands: &Demands) {
+    let mut put = |name: &str, value: &str| {
+        claims.entry(name).or_insert_with(|| value.into());
+    };
+    if let Some(audience) = demands.audiences.first() {
+        put("aud", audience);
+    }
+    let scopes = &demands.scopes;
+    let scopes: Vec<&str> = scopes.all.iter().chain(scopes.any.first()).map(String::as_str).collect();
+    if !scopes.is_empty() {
+        put("scope", &scopes.join(" "));
+    }
+    for (name, value) in &demands.required_claims {
+        put(name, value);
+    }
 }
 
 fn find_consumer(model: &Model, name: &str) -> Result<usize, MintError> {
@@ -184,6 +259,9 @@ fn claims(
         claims.insert("nbf".into(), now.into());
     }
     claims.insert("exp".into(), (now + lifetime(rules, request.lifetime)?).into());
+    for rule in rules {
+        fill_demands(&mut claims, &rule.demands);
+    }
     for (name, value) in &request.claims {
         claims.insert(name.clone(), value.clone());
     }

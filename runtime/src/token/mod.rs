@@ -11,6 +11,7 @@ pub mod jwk;
 pub mod mint;
 pub mod parse;
 pub mod pem;
+pub mod publish;
 mod roca;
 pub mod sign;
 pub mod trace;

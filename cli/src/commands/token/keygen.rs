@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
 }
 
 /// As many random bytes as the hash is long, in base64url.
-fn secret(algorithm: Algorithm) -> anyhow::Result<String> {
+pub fn secret(algorithm: Algorithm) -> anyhow::Result<String> {
     let mut bytes = vec![
         0;
         match algorithm {
@@ -73,7 +73,7 @@ fn secret(algorithm: Algorithm) -> anyhow::Result<String> {
 }
 
 /// Private and public key in PEM.
-fn key_pair(algorithm: Algorithm) -> anyhow::Result<(String, String)> {
+pub fn key_pair(algorithm: Algorithm) -> anyhow::Result<(String, String)> {
     let pem = |private: &[u8], public: PublicKeyX509Der<'_>| {
         (to_pem("PRIVATE KEY", private), to_pem("PUBLIC KEY", public.as_ref()))
     };

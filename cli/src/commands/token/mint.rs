@@ -2,26 +2,35 @@
 
 use std::path::PathBuf;
 
+use gw_runtime::check::Checked;
 use gw_runtime::clock;
+use gw_runtime::model::Model;
 use gw_runtime::token::Algorithm;
-use gw_runtime::token::mint::{self, MintRequest};
+use gw_runtime::token::mint::{self, Broken, MintRequest};
 use serde_json::Value;
 
-use super::{print, read, seconds};
+use super::{judge, print, read, seconds};
 use crate::exit::Code;
 
 /// Arguments of `gw token mint`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The token has the claim that names the credential, `sub`, `iat`, `exp`, and `nbf` where the config verifies it.
-A credential with a public key needs the private one: `--key-file`.")]
+A credential or issuer with public keys needs a private one: `--key-file`. With --issuer the token is that issuer's, for
+the subject that --consumer names, with the audience, scopes and claims that the config asks for.
+
+--broken makes a token that must be refused, and says so where the config would let it in:
+expired, nbf, aud, iss, sig, alg-none, hs-confusion, kid, typ, crit, no-exp.")]
 pub struct Args {
     /// The config whose `jwt` plugin shall accept the token; `-` is standard input
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Username or id of the consumer
-    #[arg(long, value_name = "NAME")]
-    consumer: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "issuer")]
+    consumer: Option<String>,
+    /// Make a token of this issuer of the config, instead of a consumer's credential
+    #[arg(long, value_name = "ISS")]
+    issuer: Option<String>,
     /// Name or id of the route that shall accept it; otherwise every route with a `jwt` plugin
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
@@ -31,33 +40,93 @@ pub struct Args {
     /// A further claim; VALUE is JSON if it reads as such, else text; may be repeated
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
-    /// Use the consumer's credential of this algorithm
+    /// Use the credential or key of this algorithm
     #[arg(long, value_name = "ALG", value_parser = algorithm)]
     alg: Option<Algorithm>,
-    /// Use the consumer's credential with this key
+    /// Use the credential with this key; for an issuer, the `kid` to name
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// The private key in PEM, for a credential that has the public one
     #[arg(long, value_name = "PEM")]
     key_file: Option<PathBuf>,
+    /// Make a token that must be refused, for this reason
+    #[arg(long, value_name = "KIND", value_parser = broken)]
+    broken: Option<Broken>,
+    /// How many tokens, each with a `jti` of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// One token a line, or CSV with the columns `consumer` and `token`
+    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    format: Format,
+}
+
+/// How tokens are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Lines,
+    Csv,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> anyhow::Result<Code> {
     let private_key = args.key_file.as_deref().map(read).transpose()?;
     let model = crate::load::checked(&args.config)?;
-    let request = MintRequest {
-        consumer: args.consumer,
+    let mut request = MintRequest {
+        consumer: args.consumer.unwrap_or_default(),
+        issuer: args.issuer,
         route: args.route,
         lifetime: args.exp,
         claims: args.claims,
         algorithm: args.alg,
         key: args.key,
         private_key,
+        broken: args.broken,
     };
-    let token = mint::mint(&model, &request, clock::unix_s())?;
-    print(&format!("{token}\n"))?;
+    if args.format == Format::Csv {
+        print("consumer,token\n")?;
+    }
+    let claims = request.claims.clone();
+    for _ in 0..args.count {
+        if args.count > 1 {
+            request.claims = claims.clone();
+            request.claims.push(("jti".into(), uuid::Uuid::new_v4().to_string().into()));
+        }
+        let token = mint::mint(&model, &request, clock::unix_s())?;
+        print(&match args.format {
+            Format::Lines => format!("{token}\n"),
+            Format::Csv => format!("{},{token}\n", csv(&request.consumer)),
+        })?;
+        if request.broken.is_some() {
+            warn_if_accepted(&model, request.route.as_deref(), &token);
+        }
+    }
     Ok(Code::Ok)
+}
+
+/// A broken token that the config lets in is a finding about the config.
+fn warn_if_accepted(model: &Checked<Model>, route: Option<&str>, token: &str) {
+    if let Ok(judged) = judge::judge(model, route, token, clock::unix_s())
+        && judged.reply.is_none()
+        && !judged.anonymous
+    {
+        eprintln!("warning: route `{}` lets this broken token in, because the config does not ask", judged.route);
+    }
+}
+
+/// A field of CSV (RFC 4180).
+fn csv(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+fn broken(text: &str) -> Result<Broken, String> {
+    let found = Broken::ALL.iter().find(|(name, _)| *name == text).map(|(_, how)| *how);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = Broken::ALL.iter().map(|(name, _)| *name).collect();
+        format!("the kinds are {}", names.join(", "))
+    })
 }
 
 /// An algorithm by name.

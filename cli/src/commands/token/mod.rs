@@ -1,10 +1,13 @@
 //! `gw token`: test tokens for a config, and what the gateway thinks of one.
 
 mod explain;
+mod hash_key;
 mod inspect;
 mod judge;
+mod jwks;
 mod keygen;
 mod mint;
+mod serve;
 mod source;
 mod verify;
 
@@ -41,6 +44,14 @@ enum Command {
     Explain(explain::Args),
     /// Make a secret or a pair of keys for a `jwt_secrets` entry
     Keygen(keygen::Args),
+    /// Print keys as a JSON Web Key Set; public parts only
+    Jwks(jwks::Args),
+    /// Make a new key and put it into a key set, beside or instead of old ones
+    Rotate(jwks::Rotate),
+    /// Print the hash that a config can hold instead of an API key
+    HashKey(hash_key::Args),
+    /// Run a small issuer for development and tests: discovery, keys, tokens, introspection
+    Serve(serve::Args),
 }
 
 /// Runs it.
@@ -51,6 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Keygen(args) => keygen::run(&args),
+        Command::Jwks(args) => jwks::run(&args),
+        Command::Rotate(args) => jwks::rotate(&args),
+        Command::HashKey(args) => hash_key::run(&args),
+        Command::Serve(args) => serve::run(args),
     }
 }
 
