@@ -204,7 +204,8 @@ fn tokens_come_in_numbers_and_sets_rotate() {
     let folder = Folder::new("token");
     let config = folder.write("gw.yaml", CONFIG);
     let config = config.to_str().expect("a path");
-    let csv = printed(&["mint", "--config", config, "--consumer", "alice", "--count", "50", "--format", "csv"], "");
+    let csv =
+        printed(&["mint", "--config", config, "--consumer", "alice", "--count", "50", "--format", "csv"], "");
     let mut lines = csv.lines();
     assert_eq!(lines.next(), Some("consumer,token"));
     let tokens: std::collections::HashSet<&str> = lines.filter_map(|l| l.strip_prefix("alice,")).collect();
@@ -217,7 +218,12 @@ fn tokens_come_in_numbers_and_sets_rotate() {
     let kids = || -> Vec<String> {
         let text = std::fs::read_to_string(&jwks).expect("it is there");
         let set: Value = serde_json::from_str(&text).expect("it is JSON");
-        set["keys"].as_array().expect("keys").iter().map(|k| k["kid"].as_str().expect("kid").to_owned()).collect()
+        set["keys"]
+            .as_array()
+            .expect("keys")
+            .iter()
+            .map(|k| k["kid"].as_str().expect("kid").to_owned())
+            .collect()
     };
     assert_eq!(kids(), [old.clone(), new.clone()]);
     printed(&["rotate", "--jwks", &jwks, "--retire", &old], "");
@@ -301,7 +307,11 @@ fn the_small_issuer_issues_publishes_introspects_and_rotates() {
 
     let form = format!("token={token_text}");
     let (_, said) = issuer.post("/introspect", &form, "s3cret");
-    assert_eq!((said["active"].as_bool(), said["scope"].as_str()), (Some(true), Some("read write")), "{said}");
+    assert_eq!(
+        (said["active"].as_bool(), said["scope"].as_str()),
+        (Some(true), Some("read write")),
+        "{said}"
+    );
     assert_eq!(issuer.post("/introspect", "token=x", "s3cret").1["active"], false);
     issuer.post("/rotate", "", "s3cret");
     let (_, newer) = issuer.post("/token", grant, "s3cret");

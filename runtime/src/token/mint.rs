@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::check::Rules;
 use super::config::{self, JwtCredential};
-use super::sign::{Signer, encode};
 use super::demands::Demands;
+use super::sign::{Signer, encode};
 use super::{Algorithm, SecretForm, verify};
 use crate::check::Checked;
 use crate::diag::suggest::nearest;
@@ -85,7 +85,9 @@ pub enum MintError {
     NoIssuerKey { issuer: String },
     #[error("the private key belongs to none of the keys of issuer `{issuer}`")]
     OtherIssuerKey { issuer: String },
-    #[error("there is no public key that could be taken for a secret: the token is signed with a secret anyway")]
+    #[error(
+        "there is no public key that could be taken for a secret: the token is signed with a secret anyway"
+    )]
     NothingToConfuse,
     #[error("{0}")]
     Key(String),

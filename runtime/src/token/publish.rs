@@ -38,8 +38,10 @@ pub fn jwk(algorithm: Algorithm, text: &str, private: bool) -> Result<Value, Str
 pub fn without_secrets(jwk: &Value) -> Value {
     const SECRET: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
     let fields = jwk.as_object().into_iter().flatten();
-    let public: Map<String, Value> =
-        fields.filter(|(name, _)| !SECRET.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let public: Map<String, Value> = fields
+        .filter(|(name, _)| !SECRET.contains(&name.as_str()))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     Value::Object(public)
 }
 
@@ -91,9 +93,9 @@ fn from_public(algorithm: Algorithm, der: &[u8]) -> Result<Value, String> {
         Family::Ec => {
             let (name, size, _) = curve(algorithm);
             match tail(2 * size + 1)? {
-                [4, point @ ..] => {
-                    Ok(json!({"kty": "EC", "crv": name, "x": part(&point[..size]), "y": part(&point[size..])}))
-                }
+                [4, point @ ..] => Ok(
+                    json!({"kty": "EC", "crv": name, "x": part(&point[..size]), "y": part(&point[size..])}),
+                ),
                 _ => Err("the key's point is compressed; write it uncompressed".into()),
             }
         }
@@ -196,11 +198,14 @@ mod tests {
     fn pems(algorithm: Algorithm) -> String {
         let der = match algorithm.family() {
             Family::Rsa => {
-                let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect("a pair");
+                let pair =
+                    aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect("a pair");
                 let der: Pkcs8V1Der<'_> = pair.as_der().expect("it encodes");
                 der.as_ref().to_vec()
             }
-            Family::Ed => Ed25519KeyPair::generate().and_then(|p| p.to_pkcs8()).expect("a pair").as_ref().to_vec(),
+            Family::Ed => {
+                Ed25519KeyPair::generate().and_then(|p| p.to_pkcs8()).expect("a pair").as_ref().to_vec()
+            }
             _ => {
                 let pair = EcdsaKeyPair::generate(curve(algorithm).2).expect("a pair");
                 pair.to_pkcs8v1().expect("it encodes").as_ref().to_vec()

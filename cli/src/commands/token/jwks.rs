@@ -119,7 +119,9 @@ pub fn rotate(args: &Rotate) -> anyhow::Result<Code> {
         keys.push(jwk);
     }
     if keys.is_empty() {
-        return Err(usage("the set would be empty; make a new key before the last one is retired".into()).into());
+        return Err(
+            usage("the set would be empty; make a new key before the last one is retired".into()).into()
+        );
     }
     replace(&args.jwks, &format!("{:#}\n", json!({ "keys": keys })))?;
     Ok(Code::Ok)

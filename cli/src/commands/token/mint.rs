@@ -109,7 +109,10 @@ fn warn_if_accepted(model: &Checked<Model>, route: Option<&str>, token: &str) {
         && judged.reply.is_none()
         && !judged.anonymous
     {
-        eprintln!("warning: route `{}` lets this broken token in, because the config does not ask", judged.route);
+        eprintln!(
+            "warning: route `{}` lets this broken token in, because the config does not ask",
+            judged.route
+        );
     }
 }
 

@@ -61,7 +61,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Runs it until the process is told to end.
 pub fn run(args: Args) -> anyhow::Result<Code> {
     if args.alg.is_symmetric() {
-        return Err(WithCode(Code::Usage, "an issuer signs with a private key, not with a secret".into()).into());
+        return Err(
+            WithCode(Code::Usage, "an issuer signs with a private key, not with a secret".into()).into()
+        );
     }
     let made_up = args.secret_env.is_none();
     let secret = match &args.secret_env {
@@ -69,7 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
             .map_err(|_| WithCode(Code::Usage, format!("there is no environment variable `{name}`")))?,
         None => super::keygen::secret(Algorithm::HS256)?,
     };
-    let cannot = |e: std::io::Error| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen));
+    let cannot =
+        |e: std::io::Error| WithCode(Code::Environment, format!("cannot listen on {}: {e}", args.listen));
     let listener = std::net::TcpListener::bind(args.listen).map_err(cannot)?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;

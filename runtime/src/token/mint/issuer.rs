@@ -46,7 +46,8 @@ type Signing = (Signer, Option<String>, Option<String>);
 fn sign_for(record: &Record, request: &MintRequest) -> Result<Signing, MintError> {
     let issuer = record.str("issuer").unwrap_or_default().to_owned();
     let taken = record.strings("algorithms").into_iter().filter_map(|a| Algorithm::parse(&a.value));
-    let taken: Vec<Algorithm> = taken.filter(|a| request.algorithm.is_none_or(|wanted| wanted == *a)).collect();
+    let taken: Vec<Algorithm> =
+        taken.filter(|a| request.algorithm.is_none_or(|wanted| wanted == *a)).collect();
     let set: Value = record.str("jwks").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let keys = set["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(pem) = &request.private_key else {

@@ -70,12 +70,8 @@ impl Issuer {
     ) -> Result<Self, String> {
         let (signer, key) = make_key(algorithm)?;
         let kid = key["kid"].as_str().unwrap_or_default().to_owned();
-        let state = State {
-            signer: (signer, kid),
-            keys: vec![key],
-            revoked: HashSet::new(),
-            order: VecDeque::new(),
-        };
+        let state =
+            State { signer: (signer, kid), keys: vec![key], revoked: HashSet::new(), order: VecDeque::new() };
         Ok(Self { name, algorithm, client, secret, audience, ttl, state: RefCell::new(state) })
     }
 
@@ -109,13 +105,18 @@ impl Issuer {
             query_pairs(&body).map(|(name, value)| (name, value.unwrap_or_default())).collect();
         let authorization = head.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         if !self.knows(authorization, &form) {
-            let mut refused = error(StatusCode::UNAUTHORIZED, "invalid_client", "client id or secret is wrong");
-            refused.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Basic realm=\"gw\""));
+            let mut refused =
+                error(StatusCode::UNAUTHORIZED, "invalid_client", "client id or secret is wrong");
+            refused
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Basic realm=\"gw\""));
             return refused;
         }
         match head.uri.path() {
             "/token" => self.token(&form),
-            "/introspect" => json_answer(StatusCode::OK, &self.introspect(field(&form, "token").unwrap_or(""))),
+            "/introspect" => {
+                json_answer(StatusCode::OK, &self.introspect(field(&form, "token").unwrap_or("")))
+            }
             "/revoke" => self.revoke(field(&form, "token").unwrap_or("")),
             _ => self.rotate(),
         }
@@ -144,9 +145,7 @@ impl Issuer {
             let (id, secret) = text.split_once(':')?;
             Some((form_decode(id), form_decode(secret)))
         });
-        let post = || {
-            Some((field(form, "client_id")?.to_owned(), field(form, "client_secret")?.to_owned()))
-        };
+        let post = || Some((field(form, "client_id")?.to_owned(), field(form, "client_secret")?.to_owned()));
         basic.or_else(post).is_some_and(|(id, secret)| {
             id == self.client && verify_slices_are_equal(secret.as_bytes(), self.secret.as_bytes()).is_ok()
         })
@@ -162,7 +161,8 @@ impl Issuer {
         }
         let now = clock::unix_s();
         let scope = field(form, "scope").unwrap_or("");
-        let audience = field(form, "audience").or_else(|| field(form, "resource")).or(self.audience.as_deref());
+        let audience =
+            field(form, "audience").or_else(|| field(form, "resource")).or(self.audience.as_deref());
         let claims = json!({
             "iss": self.name, "sub": field(form, "sub").unwrap_or(&self.client), "client_id": self.client,
             "aud": audience.unwrap_or(&self.name), "scope": scope, "iat": now, "exp": now + self.ttl,
