@@ -108,6 +108,8 @@ pub struct Exchange {
     pub body: Option<Bytes>,
     /// The correlation id, where a policy made or kept one.
     pub correlation_id: Option<String>,
+    /// What limits did to the request, where that is worth telling.
+    pub limit_notes: Vec<crate::policy::limit_notes::Note>,
     /// Whether the response came from the gateway itself.
     pub local_response: bool,
     /// Fields to add to the response, collected while the request is processed (limits, correlation id).
@@ -187,6 +189,7 @@ impl Exchange {
             matched_len: 0,
             body: None,
             correlation_id: None,
+            limit_notes: Vec::new(),
             local_response: false,
             response_fields: crate::message::Fields::default(),
             request_id,

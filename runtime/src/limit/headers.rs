@@ -17,7 +17,7 @@ pub struct Standing<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The limit's name.
-    pub limit: String,
+    pub limit: std::borrow::Cow<'static, str>,
     /// Whole percent of the limit used, this request included; at most 100.
     pub used_percent: u8,
 }
@@ -60,9 +60,9 @@ impl<'a> Standing<'a> {
         longest
     }
 
-    /// Names of the limits that refuse the request.
-    pub fn violated(self) -> impl Iterator<Item = &'a str> {
-        self.each().filter(|(_, u)| u.exhausted).map(|(rule, _)| rule.name())
+    /// The limits that refuse the request.
+    pub fn violated(self) -> impl Iterator<Item = &'a Rule> {
+        self.each().filter(|(_, u)| u.exhausted).map(|(rule, _)| rule)
     }
 
     /// The limit that is nearest its end, if `percent` of it is used. A bucket that holds a single request is always
@@ -73,7 +73,7 @@ impl<'a> Standing<'a> {
         let fullest = self.each().filter(telling).max_by(|a, b| share(a).total_cmp(&share(b)))?;
         let used = share(&fullest);
         let used_percent = used.clamp(0.0, 100.0).round() as u8;
-        (used + 1e-9 >= percent).then(|| Warning { limit: fullest.0.name().to_owned(), used_percent })
+        (used + 1e-9 >= percent).then(|| Warning { limit: fullest.0.label(), used_percent })
     }
 }
 

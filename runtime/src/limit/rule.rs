@@ -1,5 +1,6 @@
 //! One limit and the limits that apply together.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::window::Period;
@@ -77,6 +78,14 @@ impl Rule {
     /// What clients, logs and counters call it.
     pub fn name(&self) -> &str {
         self.named.as_ref().map_or(self.period.name(), |n| &n.name)
+    }
+
+    /// The name to keep: one that is a period's costs no memory.
+    pub fn label(&self) -> Cow<'static, str> {
+        match &self.named {
+            Some(n) => Cow::Owned(n.name.clone()),
+            None => Cow::Borrowed(self.period.name()),
+        }
     }
 
     /// The header fields for the limit and for what is left of it.

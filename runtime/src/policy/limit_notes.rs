@@ -1,5 +1,7 @@
 //! What limits did to a request, for the log and the metrics.
 
+use std::borrow::Cow;
+
 use crate::exchange::Exchange;
 
 /// What a limit did.
@@ -33,24 +35,14 @@ impl Verdict {
 /// One thing that one limit did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The limit's name in the config.
-    pub limit: String,
+    /// The limit's name in the config. A name that is a period's costs no memory.
+    pub limit: Cow<'static, str>,
     pub verdict: Verdict,
     /// Whole percent of the limit used; at most 100.
     pub used_percent: u8,
 }
 
-/// All that limits did to a request worth telling. Requests that just pass have none.
-#[derive(Debug, Default)]
-pub struct Notes(pub Vec<Note>);
-
-impl Notes {
-    /// Adds one to those of the request.
-    pub fn add(x: &mut Exchange, limit: &str, verdict: Verdict, used_percent: u8) {
-        let note = Note { limit: limit.to_owned(), verdict, used_percent };
-        match x.slots.iter_mut().find_map(|s| s.downcast_mut::<Self>()) {
-            Some(notes) => notes.0.push(note),
-            None => x.keep(Self(vec![note])),
-        }
-    }
+/// Tells something of the request that `x` is.
+pub fn note(x: &mut Exchange, limit: impl Into<Cow<'static, str>>, verdict: Verdict, used_percent: u8) {
+    x.limit_notes.push(Note { limit: limit.into(), verdict, used_percent });
 }

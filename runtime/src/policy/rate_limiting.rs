@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::limit_by::LimitBy;
-use super::limit_notes::{Notes, Verdict};
+use super::limit_notes::{Verdict, note};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::limit::headers::{self, Standing};
 use crate::limit::local::{Lease, Part, SyncStore};
-use crate::limit::{self, Ask, Key, LocalStore, Outcome, RedisSettings, Rules, StoreError};
+use crate::limit::{self, Ask, Key, LocalStore, Outcome, RedisSettings, Rule, Rules, StoreError};
 use crate::message::{FieldName, names};
 use crate::model::schema::Record;
 use fields::PLUGIN;
@@ -157,7 +157,7 @@ impl Policy for RateLimiting {
         };
         // For the log: the limit was not applied as configured.
         x.keep::<StoreError>(error);
-        Notes::add(x, "store", Verdict::Unchecked, 0);
+        note(x, "store", Verdict::Unchecked, 0);
         if self.on_error == OnError::Local {
             return self.decide_here(x);
         }
@@ -274,8 +274,8 @@ impl RateLimiting {
         let pairs = || self.groups.iter().zip(outcomes);
         let enforced: Vec<_> = pairs().filter(|(g, _)| !g.dry_run).map(|(g, o)| (&*g.rules, o)).collect();
         for (group, outcome) in pairs().filter(|(g, o)| g.dry_run && !o.admitted) {
-            for name in Standing::of(&(&*group.rules, outcome)).violated() {
-                Notes::add(x, name, Verdict::WouldRefuse, 100);
+            for rule in Standing::of(&(&*group.rules, outcome)).violated() {
+                note(x, rule.label(), Verdict::WouldRefuse, 100);
             }
         }
         let admitted = enforced.iter().all(|(_, o)| o.admitted);
@@ -297,11 +297,11 @@ impl RateLimiting {
                 headers::write_warning(&mut x.response_fields, &warning);
             }
             if standing.admitted {
-                Notes::add(x, &warning.limit, Verdict::Warned, warning.used_percent);
+                note(x, warning.limit, Verdict::Warned, warning.used_percent);
             }
         }
         if standing.admitted && delay_ms > 0 {
-            Notes::add(x, "delay", Verdict::Delayed, 100);
+            note(x, "delay", Verdict::Delayed, 100);
             return Flow::Await(Effect::Sleep(Duration::from_millis(delay_ms)));
         }
         if self.queue.is_some() {
@@ -310,8 +310,8 @@ impl RateLimiting {
         if standing.admitted {
             return Flow::Next;
         }
-        for name in standing.violated() {
-            Notes::add(x, name, Verdict::Refused, 100);
+        for rule in standing.violated() {
+            note(x, rule.label(), Verdict::Refused, 100);
         }
         Flow::Reply(match self.error_code {
             Some(status) if self.problem || accepts_problem(x) => self.problem(status, standing),
@@ -322,7 +322,7 @@ impl RateLimiting {
 
     /// The refusal as a problem document.
     fn problem(&self, status: u16, standing: Standing<'_>) -> Reply {
-        let violated: Vec<&str> = standing.violated().collect();
+        let violated: Vec<&str> = standing.violated().map(Rule::name).collect();
         let body = serde_json::json!({
             "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
             "title": "Request cannot be satisfied as assigned quota has been exceeded",
@@ -338,7 +338,8 @@ impl RateLimiting {
 const PROBLEM: &str = "application/problem+json";
 
 fn accepts_problem(x: &Exchange) -> bool {
-    x.request.fields.text(&names::ACCEPT).is_some_and(|a| a.to_ascii_lowercase().contains(PROBLEM))
+    let accept = x.request.fields.get(&names::ACCEPT).unwrap_or_default();
+    accept.windows(PROBLEM.len()).any(|part| part.eq_ignore_ascii_case(PROBLEM.as_bytes()))
 }
 
 /// What Kong answers when a plugin fails.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::exchange::Exchange;
 use crate::limit::StoreError;
 use crate::message::Version;
-use crate::policy::limit_notes::Notes;
 use crate::policy::reply::json_string;
 use crate::worker::respond::Ending;
 
@@ -162,9 +161,9 @@ fn line(out: &mut Vec<u8>, x: &Exchange, ending: &Ending, took: Duration) {
     if let Some(super::Why(why)) = x.kept() {
         let _ = write!(out, ",\"error\":{}", text(why));
     }
-    if let Some(Notes(notes)) = x.kept() {
+    if !x.limit_notes.is_empty() {
         out.extend_from_slice(b",\"limits\":[");
-        for (i, note) in notes.iter().enumerate() {
+        for (i, note) in x.limit_notes.iter().enumerate() {
             let (comma, limit) = (if i > 0 { "," } else { "" }, text(&note.limit));
             let (result, used) = (note.verdict.name(), note.used_percent);
             let _ =

@@ -1,5 +1,6 @@
 //! Counters and histograms under Kong's names. Each worker has a slab of its own; they are added up when scraped.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::exchange::Exchange;
-use crate::policy::limit_notes::{Notes, Verdict};
+use crate::policy::limit_notes::Verdict;
 use crate::provider::{Provider, Providers};
 use crate::snapshot::Labels;
 use crate::worker::respond::Ending;
@@ -65,7 +66,7 @@ struct Row {
     ingress: u64,
     egress: u64,
     /// What limits did, by their names, which come from configs and so are few.
-    limits: BTreeMap<(String, Verdict), u64>,
+    limits: Vec<(Cow<'static, str>, Verdict, u64)>,
 }
 
 impl Row {
@@ -78,8 +79,8 @@ impl Row {
         self.request.merge(&other.request);
         self.ingress += other.ingress;
         self.egress += other.egress;
-        for (what, n) in &other.limits {
-            *self.limits.entry(what.clone()).or_default() += n;
+        for (limit, verdict, n) in &other.limits {
+            *self.limit(limit, *verdict) += n;
         }
     }
 
@@ -89,6 +90,14 @@ impl Row {
             self.codes.len() - 1
         });
         &mut self.codes[at].2
+    }
+
+    fn limit(&mut self, limit: &Cow<'static, str>, verdict: Verdict) -> &mut u64 {
+        let at = self.limits.iter().position(|(l, v, _)| l == limit && *v == verdict).unwrap_or_else(|| {
+            self.limits.push((limit.clone(), verdict, 0));
+            self.limits.len() - 1
+        });
+        &mut self.limits[at].2
     }
 }
 
@@ -115,8 +124,8 @@ impl Slab {
             None => &mut rows.unmatched,
         };
         *row.code(x.response.status, !x.local_response) += 1;
-        for note in x.kept::<Notes>().iter().flat_map(|n| &n.0) {
-            *row.limits.entry((note.limit.clone(), note.verdict)).or_default() += 1;
+        for note in &x.limit_notes {
+            *row.limit(&note.limit, note.verdict) += 1;
         }
         row.ingress += ending.request_bytes;
         row.egress += ending.response_bytes;
@@ -184,7 +193,7 @@ impl Metrics {
             );
         }
         for ((service, route), row) in &all {
-            for ((limit, verdict), n) in &row.limits {
+            for (limit, verdict, n) in &row.limits {
                 let (limit, result) = (escape(limit), verdict.name());
                 let _ = writeln!(
                     out,

@@ -151,6 +151,7 @@ impl Worker {
         x.body = None;
         x.correlation_id = None;
         x.local_response = false;
+        x.limit_notes.clear();
         x.slots.clear();
         spare.push(x);
     }

@@ -33,7 +33,7 @@ fn check(config: Value, lines: &str) {
         };
         let mut want = want.split(' ').peekable();
         assert_eq!(status, want.next().unwrap_or_default(), "{config}: {line}");
-        let notes: Vec<_> = x.kept::<Notes>().iter().flat_map(|n| &n.0).map(note).collect();
+        let notes: Vec<_> = x.limit_notes.iter().map(note).collect();
         if want.peek().is_some_and(|w| w.starts_with('(')) {
             assert_eq!(format!("({})", notes.join(",")), want.next().unwrap_or_default(), "{config}: {line}");
         }
