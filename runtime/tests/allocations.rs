@@ -31,7 +31,9 @@ fn upstream() -> SocketAddr {
                 let mut buffer = [0_u8; 4096];
                 while stream.read(&mut buffer).is_ok_and(|n| n > 0) {
                     stream
-                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
+                        .write_all(
+                            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
+                        )
                         .unwrap();
                 }
             });
@@ -83,7 +85,8 @@ fn count(config: &str, request: &str, status: &str) -> f64 {
 #[test]
 fn requests_allocate_no_more_than_they_did() {
     let up = upstream();
-    let service = format!("_format_version: '3.0'\nservices:\n- url: http://{up}\n  routes: [{{ paths: [/] }}]\n");
+    let service =
+        format!("_format_version: '3.0'\nservices:\n- url: http://{up}\n  routes: [{{ paths: [/] }}]\n");
     let limited = |config: &str| format!("{service}  plugins:\n  - {config}\n");
     let get = "GET /orders/1 HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\nUser-Agent: test\r\n\r\n";
     for (name, config, status, most) in [
