@@ -10,5 +10,6 @@ pub mod h2;
 pub mod http;
 pub mod redis;
 pub mod redis_cluster;
+pub mod scripted;
 pub mod serving;
 pub mod upstream;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::check::{Checked, Scope};
-use crate::diag::Diags;
+use crate::diag::{Diagnostic, Diags, codes};
 use crate::model::{Model, Plugin};
 use crate::policy::{Cx, Step, order};
 use crate::snapshot::shared::Shared;
@@ -83,7 +83,15 @@ impl Chains<'_> {
             shared,
             diags,
         };
-        let step = Step::compile(&plugin.name, &plugin.config, &mut cx)?;
+        let before = cx.diags.len();
+        let Some(step) = Step::compile(&plugin.name, &plugin.config, &mut cx) else {
+            // A policy that is not made must stop the config: routes would go on without it.
+            if !crate::diag::has_errors(&diags[before..]) {
+                let message = format!("the config of `{}` makes no policy", plugin.name.value);
+                diags.push(Diagnostic::new(&codes::INVALID_VALUE, plugin.span, message));
+            }
+            return None;
+        };
         self.steps.push(step);
         Some((place as u16, self.steps.len() as u32 - 1))
     }

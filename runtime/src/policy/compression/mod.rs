@@ -65,7 +65,8 @@ tells of the secret (BREACH).
             "Bodies that are known to be shorter are not compressed, in bytes.",
         )
         .default("1024"),
-        Field::new("levels", Kind::Record(LEVELS), "How hard to try, by coding: each has a scale of its own."),
+        Field::new("levels", Kind::Record(LEVELS), "How hard to try, by coding: each has a scale of its own.")
+            .default("{}"),
         Field::new("event_streams", Kind::Bool, "Whether `text/event-stream` is compressed, event by event.")
             .default("false"),
         Field::new("recompress", Kind::Bool, "Whether codings that the client does not take are replaced.")
