@@ -41,7 +41,9 @@ fn script(request: &Message) -> Vec<Part> {
             vec![Part::Bytes(head.into_bytes()), Part::Bytes(body), Part::Close]
         }
         "/empty" => vec![chunked_head(JSON), chunk(b"")],
-        "/head" => vec![Part::Bytes(format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n{JSON}\r\n").into_bytes())],
+        "/head" => {
+            vec![Part::Bytes(format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n{JSON}\r\n").into_bytes())]
+        }
         "/same" if request.field("if-none-match") == Some("\"v1\"") => {
             vec![Part::Bytes(b"HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n".to_vec())]
         }
@@ -54,7 +56,9 @@ fn script(request: &Message) -> Vec<Part> {
             chunk(b"second"),
             chunk(b""),
         ],
-        "/events" => vec![chunked_head("Content-Type: text/event-stream\r\n"), chunk(b"data: 1\n\n"), chunk(b"")],
+        "/events" => {
+            vec![chunked_head("Content-Type: text/event-stream\r\n"), chunk(b"data: 1\n\n"), chunk(b"")]
+        }
         "/broken" => vec![chunked_head(JSON), chunk(&body[..100_000]), Part::Close],
         "/lying" => answer(200, &format!("{JSON}Content-Encoding: gzip\r\n"), b"this is not gzip"),
         _ => answer(404, "", b""),
@@ -150,12 +154,8 @@ fn heads_conditions_and_parts_are_as_without_compression() {
     assert_eq!(head.field("content-encoding"), Some("gzip"));
     assert_eq!((head.field("content-length"), head.field("transfer-encoding")), (None, None));
     assert_eq!(head.field("etag"), Some("W/\"v1-gzip\""));
-    let same = request(
-        place.gateway.addr(),
-        "GET",
-        "/same",
-        &format!("{gzip}If-None-Match: W/\"v1-gzip\"\r\n"),
-    );
+    let same =
+        request(place.gateway.addr(), "GET", "/same", &format!("{gzip}If-None-Match: W/\"v1-gzip\"\r\n"));
     assert_eq!((same.status(), same.field("etag")), (304, Some("W/\"v1-gzip\"")));
     assert_eq!(place.upstream.seen().last().unwrap().field("if-none-match"), Some("\"v1\""));
     let part = request(place.gateway.addr(), "GET", "/part", &format!("{gzip}Range: bytes=0-1999\r\n"));
@@ -188,7 +188,8 @@ fn a_slow_answer_is_not_held_back() {
 fn what_breaks_off_is_seen_to_break_off() {
     let broken = place("{ algorithms: [gzip] }");
     for protocol in ["--http1.1", "--http2-prior-knowledge"] {
-        let (code, head, _) = curl(&broken, "/broken", &["--compressed", protocol, "-H", "Accept-Encoding: gzip"]);
+        let (code, head, _) =
+            curl(&broken, "/broken", &["--compressed", protocol, "-H", "Accept-Encoding: gzip"]);
         assert!(head.contains(" 200"), "{head}");
         assert_ne!(code, Some(0), "{protocol}: curl takes half an answer for a whole one");
     }
