@@ -220,6 +220,12 @@ impl Exchange {
         self.slots.iter().find_map(|v| v.downcast_ref())
     }
 
+    /// Takes back what [`Exchange::keep`] kept.
+    pub fn take<T: 'static>(&mut self) -> Option<T> {
+        let at = self.slots.iter().position(|v| v.is::<T>())?;
+        self.slots.swap_remove(at).downcast().ok().map(|v| *v)
+    }
+
     /// The consumer, once an authenticator has named one.
     pub fn consumer(&self) -> Option<&crate::snapshot::Consumer> {
         let id = self.identity.as_ref()?.consumer?;

@@ -29,6 +29,10 @@ impl Effects {
                 tokio::time::sleep(time).await;
                 Answer::Slept
             }
+            Effect::Landing(landing, most) => {
+                landing.wait(most).await;
+                Answer::Landing
+            }
             Effect::Keys(wanted) => Answer::Keys(wanted.wait().await),
             // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),

@@ -3,11 +3,15 @@
 use std::rc::Rc;
 use std::sync::{LazyLock, OnceLock};
 
+use serde_json::Value;
+
 use super::{Flow, Reply};
 use crate::exchange::{Exchange, Identity};
 use crate::message::FieldName;
-use crate::model::schema::{Field, Record, STR};
+use crate::model::schema::{Field, Record, STR, Val};
 use crate::snapshot::{ConsumerId, Credential, Snapshot};
+use crate::source::Spanned;
+use crate::token::claims;
 
 /// Request headers in which upstreams are told the caller's identity; no client may send them.
 pub const IDENTITY_HEADERS: &[&str] = &[
@@ -103,6 +107,28 @@ impl Anonymous {
         let look_up = || snapshot.consumer_by_name(&self.name);
         let (generation, consumer) = *self.known.get_or_init(|| (snapshot.generation, look_up()));
         if generation == snapshot.generation { consumer } else { look_up() }
+    }
+}
+
+/// A setting that hands claims on: claim to request header.
+pub fn claim_headers(config: &Record, field: &str) -> Vec<(String, FieldName)> {
+    let entry = |(claim, header): &(Spanned<String>, Spanned<Val>)| match &header.value {
+        Val::Str(name) => Some((claim.value.clone(), FieldName::new(name))),
+        _ => None,
+    };
+    config.map(field).iter().filter_map(entry).collect()
+}
+
+/// Writes claims into request headers. What has no claim is removed, as only the gateway may say it.
+pub fn set_claim_headers(x: &mut Exchange, headers: &[(String, FieldName)], claims: Option<&Value>) {
+    for (claim, header) in headers {
+        let claim = claims.and_then(|c| claims::find(c, claim));
+        match claim.and_then(claims::as_field_value) {
+            Some(value) => x.request.fields.set(header, value.as_bytes()),
+            None => {
+                x.request.fields.remove(header);
+            }
+        }
     }
 }
 

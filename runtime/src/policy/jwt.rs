@@ -19,7 +19,7 @@ use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::{Exchange, Identity};
 use crate::message::{FieldName, names};
-use crate::model::schema::{Field, HEADER, Kind, Record, STR, Val};
+use crate::model::schema::{Field, HEADER, Kind, Record, STR};
 use crate::token::Token;
 pub use explain::Explanation;
 
@@ -254,7 +254,7 @@ impl Policy for Jwt {
                 Some(realm) => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
                 None => "Bearer error=\"invalid_token\"".to_owned(),
             },
-            claims_to_headers: config.map("claims_to_headers").iter().filter_map(claim_header).collect(),
+            claims_to_headers: identity::claim_headers(config, "claims_to_headers"),
             issuers,
             providers,
         })
@@ -287,7 +287,7 @@ impl Jwt {
     fn decide(&self, x: &mut Exchange, waited: Option<Result<(), Unavailable>>) -> Flow {
         match (self.authenticate(x, waited), &self.anonymous) {
             (Ok(verified), _) => {
-                self.set_claim_headers(x, verified.identity.claims.as_deref());
+                identity::set_claim_headers(x, &self.claims_to_headers, verified.identity.claims.as_deref());
                 identity::set_identity(x, verified.identity.clone());
                 Flow::Next
             }
@@ -297,7 +297,7 @@ impl Jwt {
             // Whoever may be somebody is not made nobody for want of keys.
             (Err(failure @ Failure::NoKeys), _) => Flow::Reply(self.refuse(&failure)),
             (Err(_), Some(anonymous)) => {
-                self.set_claim_headers(x, None);
+                identity::set_claim_headers(x, &self.claims_to_headers, None);
                 anonymous.apply(x)
             }
             (Err(failure), None) => Flow::Reply(self.refuse(&failure)),
@@ -399,18 +399,6 @@ impl Jwt {
         best.or_else(|| self.issuers.iter().position(|issuer| issuer.is_of(token)))
     }
 
-    fn set_claim_headers(&self, x: &mut Exchange, claims: Option<&Value>) {
-        for (claim, header) in &self.claims_to_headers {
-            let claim = claims.and_then(|c| claims::find(c, claim));
-            match claim.and_then(claims::as_field_value) {
-                Some(value) => x.request.fields.set(header, value.as_bytes()),
-                None => {
-                    x.request.fields.remove(header);
-                }
-            }
-        }
-    }
-
     fn refuse(&self, failure: &Failure) -> Reply {
         let (reply, challenge) = match failure {
             Failure::Forbidden(reason, scope) => {
@@ -476,15 +464,6 @@ fn of_issuer(
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn claim_header(
-    (claim, header): &(crate::source::Spanned<String>, crate::source::Spanned<Val>),
-) -> Option<(String, FieldName)> {
-    match &header.value {
-        Val::Str(name) => Some((claim.value.clone(), FieldName::new(name))),
-        _ => None,
-    }
 }
 
 fn needs_exp(config: &Record) -> Diagnostic {

@@ -25,6 +25,7 @@ pub mod limit_by;
 pub mod limit_notes;
 pub mod limiting;
 pub mod media;
+pub mod oauth2_introspection;
 pub mod order;
 pub mod proxy_cache;
 pub mod rate_limiting;
@@ -44,6 +45,7 @@ pub mod standard_webhooks;
 pub mod testing;
 pub mod transform;
 pub mod unsupported;
+pub mod verdicts;
 
 use std::sync::Arc;
 
@@ -108,6 +110,8 @@ pub enum Effect {
     Call(Vec<call::Call>),
     /// Send requests one after the other or at the same time, as this says.
     Series(Box<dyn call::Series>),
+    /// Wait, at most so long, for the question that another request has asked.
+    Landing(Arc<verdicts::Landing>, std::time::Duration),
     /// Wait for the keys of an identity provider.
     Keys(crate::provider::Wanted),
 }
@@ -128,6 +132,8 @@ pub enum Answer {
     Call(Vec<Result<call::CallResponse, call::CallError>>),
     /// The series, which knows what came of it.
     Series(Box<dyn call::Series>),
+    /// The question is over, or the time is.
+    Landing,
     /// Whether the provider was asked and has answered.
     Keys(Result<(), crate::provider::Unavailable>),
 }

@@ -96,6 +96,7 @@ policies! {
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
+    Introspection(oauth2_introspection::Introspection);
     RateLimiting(rate_limiting::RateLimiting);
     ProxyCache(proxy_cache::ProxyCache);
     Redirect(redirect::Redirect);
