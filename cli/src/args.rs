@@ -25,6 +25,8 @@ pub enum Command {
     Token(commands::token::Args),
     /// Load-test a gateway and prove that its limits hold
     Bench(Box<commands::bench::Args>),
+    /// Report who has used how much of which limit
+    Usage(commands::usage::Args),
     /// Run a small upstream that answers what it received
     Echo(commands::echo::Args),
     /// Explain a diagnostic code

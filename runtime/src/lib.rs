@@ -32,5 +32,6 @@ pub mod template;
 pub mod tls;
 pub mod token;
 pub mod upstream;
+pub mod usage;
 pub mod worker;
 pub mod yaml;

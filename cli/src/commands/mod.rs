@@ -9,6 +9,7 @@ pub mod explain;
 pub mod schema;
 pub mod serve;
 pub mod token;
+pub mod usage;
 pub mod validate;
 
 use crate::args::{Cli, Command};
@@ -22,6 +23,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Certs(args) => certs::run(args),
         Command::Token(args) => token::run(args),
         Command::Bench(args) => bench::run(*args),
+        Command::Usage(args) => usage::run(&args),
         Command::Echo(args) => echo::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Schema(args) => schema::run(args),

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod status;
+mod usage;
 
 use std::convert::Infallible;
 use std::io;
@@ -88,6 +89,7 @@ impl Admin {
             "/ready" | "/readyz" | "/status/ready" => message(StatusCode::OK, "ready"),
             "/config" => json(StatusCode::OK, status::config(common)),
             "/status" => json(StatusCode::OK, status::process(&self.metrics, draining)),
+            "/usage" => usage::report(request.uri().query().unwrap_or_default(), common).await,
             "/metrics" => {
                 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
                 typed(StatusCode::OK, TEXT, self.metrics.render())
@@ -96,7 +98,7 @@ impl Admin {
                 Some(found) => json(StatusCode::OK, found),
                 None => message(
                     StatusCode::NOT_FOUND,
-                    "not found: try /healthz, /ready, /status, /config, /metrics or /upstreams/NAME/health",
+                    "not found: try /healthz, /ready, /status, /config, /usage, /metrics or /upstreams/NAME/health",
                 ),
             },
         }

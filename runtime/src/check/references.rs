@@ -1,5 +1,7 @@
 //! References by name or id become indices; those to nothing are errors.
 
+use std::collections::HashSet;
+
 use ahash::AHashMap;
 
 use super::{Links, Scope};
@@ -122,9 +124,10 @@ fn memberships(r: &mut Resolver<'_, '_>, consumers: &Index<'_>, groups: &Index<'
             }
         }
     }
+    // In the consumer's own order, as the first group goes before others; then those that name the consumer.
     for groups in &mut member_of {
-        groups.sort_unstable();
-        groups.dedup();
+        let mut seen = HashSet::new();
+        groups.retain(|g| seen.insert(*g));
     }
     member_of
 }

@@ -1,5 +1,6 @@
 //! Which policies run for which route and which consumer (Kong's precedence), as flat arrays.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -224,16 +225,12 @@ pub fn plugin_for(
             && (s.consumer.is_none() || s.consumer == consumer)
             && s.consumer_group.is_none_or(|g| groups.contains(&g))
     };
-    let mut best: Option<(u8, usize)> = None;
-    for (i, (plugin, scope)) in model.plugins.iter().zip(&links.plugin_scope).enumerate() {
-        if plugin.enabled && plugin.name.value == name && applies(scope) {
-            let rank = specificity(*scope);
-            if best.is_none_or(|(r, _)| rank > r) {
-                best = Some((rank, i));
-            }
-        }
-    }
-    best.map(|(_, plugin)| plugin)
+    // Of equal ones that of the consumer's first group.
+    let place = |s: &Scope| s.consumer_group.and_then(|g| groups.iter().position(|own| *own == g));
+    let all = model.plugins.iter().zip(&links.plugin_scope).enumerate();
+    all.filter(|(_, (plugin, scope))| plugin.enabled && plugin.name.value == name && applies(scope))
+        .min_by_key(|(i, (_, scope))| (Reverse(specificity(**scope)), place(scope), *i))
+        .map(|(i, _)| i)
 }
 
 /// Kong's order of scopes, the most specific highest.

@@ -35,6 +35,8 @@ pub struct RateLimiting {
     /// None where the config names no error status, for which Kong answers 500.
     error_code: Option<u16>,
     error_message: String,
+    /// The consumer group that the plugin belongs to.
+    plan: Option<String>,
 }
 
 /// Limits with one key and one weight: they are decided on in one step.
@@ -113,6 +115,7 @@ impl Policy for RateLimiting {
             queue: config.get("delay").map(|_| (waiters, Arc::default())),
             error_code,
             error_message: config.str("error_message").unwrap_or_default().to_owned(),
+            plan: config::plan(cx),
         })
     }
 
@@ -211,6 +214,16 @@ impl RateLimiting {
     /// What `gw usage` needs to find counters: each step's limits and key.
     pub fn counters(&self) -> impl Iterator<Item = (&Arc<Rules>, &LimitBy, &str)> {
         self.groups.iter().map(|g| (&g.rules, &g.by, g.scope.as_str()))
+    }
+
+    /// Where counters live that are not in Redis.
+    pub fn local_store(&self) -> &LocalStore {
+        &self.local
+    }
+
+    /// The consumer group whose limits these are.
+    pub fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
     }
 
     /// Keeps the keys that the response will be charged under: what comes after may change what they are made of.

@@ -21,7 +21,8 @@ pub const FIELDS: &[Field] = entity_fields![
     Field::new(
         "groups",
         Kind::List(&Kind::Ref("consumer_groups")),
-        "Names of the `consumer_groups` that the consumer is in."
+        "Names of the `consumer_groups` that the consumer is in. Of plugins of one name and equally specific scope, that of \
+         the first group runs."
     )
     .extension(),
 ];

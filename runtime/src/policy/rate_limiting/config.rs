@@ -11,6 +11,7 @@ use crate::limit::calendar::Weekday;
 use crate::limit::local::SyncStores;
 use crate::limit::{self, Algorithm, Calendar, MAX_RULES, Period, Rule, Rules};
 use crate::message::FieldName;
+use crate::model::Ref;
 use crate::model::schema::Record;
 use crate::policy::limit_by::{LimitBy, Part};
 use crate::policy::{Cx, config as fields, limiting};
@@ -331,6 +332,16 @@ pub(super) fn store(config: &Record, cx: &mut Cx<'_>) -> Option<Store> {
     let sync = synced.then(|| stores.get(&settings, (rate * 1000.0).round() as u64));
     let costs = stores.get(&settings, SETTLE_MS);
     Some(Store::Redis { settings, sync, costs })
+}
+
+/// The name of the consumer group that the plugin belongs to.
+pub(super) fn plan(cx: &Cx<'_>) -> Option<String> {
+    let groups = &cx.model.consumer_groups;
+    let group = match cx.plugin.consumer_group.as_ref()? {
+        Ref::Parent(at) => groups.get(*at),
+        Ref::Name(text) => groups.iter().find(|g| g.name.value == text.value || g.id == text.value),
+    };
+    group.map(|g| g.name.value.clone())
 }
 
 /// What happens when Redis gives no answer.
