@@ -43,7 +43,8 @@ fn field<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 fn the_example_holds_its_plans_warns_at_80_percent_and_reports_usage() {
     let admin = format!("127.0.0.1:{}", gw_tests::redis::free_port());
     let dev = Dev::start(EXAMPLE, &[FREE, &["--admin", &admin]].concat());
-    let url = dev.shown.iter().find(|l| l.trim().starts_with("http://")).expect("a listener").trim().to_owned();
+    let url =
+        dev.shown.iter().find(|l| l.trim().starts_with("http://")).expect("a listener").trim().to_owned();
     let to = url.trim_start_matches("http://").parse().expect("an address");
     let catalogue = format!("{url}/catalogue");
 
@@ -52,7 +53,9 @@ fn the_example_holds_its_plans_warns_at_80_percent_and_reports_usage() {
     for _ in 0..50 {
         let answer = get(to, "/catalogue?apikey=anna-development-key");
         assert_eq!(answer.status, 200, "{answer:?}");
-        let left: u32 = field(&answer, "X-RateLimit-Remaining-per-minute").and_then(|v| v.parse().ok()).expect("a number");
+        let left: u32 = field(&answer, "X-RateLimit-Remaining-per-minute")
+            .and_then(|v| v.parse().ok())
+            .expect("a number");
         let warning = field(&answer, "X-RateLimit-Warning");
         assert_eq!(warning.is_some(), left <= 12, "{answer:?}");
         warned += u32::from(warning.is_some());
@@ -61,8 +64,23 @@ fn the_example_holds_its_plans_warns_at_80_percent_and_reports_usage() {
     }
 
     let report = json(&[
-        "bench", &catalogue, "--config", EXAMPLE, "--consumer", "anna", "--consumer", "ben", "--consumer", "acme",
-        "--requests", "400", "--connections", "4", "--no-progress", "--format", "json",
+        "bench",
+        &catalogue,
+        "--config",
+        EXAMPLE,
+        "--consumer",
+        "anna",
+        "--consumer",
+        "ben",
+        "--consumer",
+        "acme",
+        "--requests",
+        "400",
+        "--connections",
+        "4",
+        "--no-progress",
+        "--format",
+        "json",
     ]);
     let text = report.to_string();
     assert!(report["limits"].as_array().is_some_and(|l| l.len() == 5), "{text}");
@@ -82,7 +100,10 @@ fn the_example_holds_its_plans_warns_at_80_percent_and_reports_usage() {
             .find(|r| r["consumer"] == consumer && r["limit"] == limit)
             .unwrap_or_else(|| panic!("{consumer} {limit} is not in {usage}"))
     };
-    assert_eq!((&of("anna", "daily")["plan"], &of("anna", "daily")["allowed"]), (&"free".into(), &1000.into()));
+    assert_eq!(
+        (&of("anna", "daily")["plan"], &of("anna", "daily")["allowed"]),
+        (&"free".into(), &1000.into())
+    );
     assert!(of("anna", "daily")["used"].as_u64().is_some_and(|n| n >= 60), "{usage}");
     assert_eq!(of("acme", "per-minute")["allowed"], 600);
     assert_eq!(rows.len(), 5, "{usage}");
@@ -220,7 +241,8 @@ fn usage_is_read_from_redis_too() {
     let url = redis.url();
     let text = config(&format!("redis: \"{url}\""), plugin);
     let mut gateway = Serving::start(&text);
-    gateway.until("redis counts", |g| field(&ask(g, "first", "free"), "X-RateLimit-Remaining-daily").is_some());
+    gateway
+        .until("redis counts", |g| field(&ask(g, "first", "free"), "X-RateLimit-Remaining-daily").is_some());
     let folder = Folder::new("usage");
     let file = folder.write("kong.yaml", &text).display().to_string();
     let usage = json(&["usage", &file, "--consumer", "free", "--format", "json"]);

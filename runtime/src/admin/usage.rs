@@ -14,9 +14,8 @@ use crate::worker::context::Common;
 
 /// Answers the request with this query.
 pub(super) async fn report(query: &str, common: &Arc<Common>) -> Response<Full<Bytes>> {
-    let refused = |status, why: &str| {
-        super::json(status, format!("{}\n", serde_json::json!({ "message": why })))
-    };
+    let refused =
+        |status, why: &str| super::json(status, format!("{}\n", serde_json::json!({ "message": why })));
     let filter = match filter(query) {
         Ok(filter) => filter,
         Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
@@ -82,7 +81,10 @@ mod tests {
     #[test]
     fn queries_choose() {
         let got = filter("consumer=a%20b&consumer=c&plan=%C3%A9").unwrap();
-        assert_eq!((got.consumers, got.plans), (vec!["a b".to_owned(), "c".to_owned()], vec!["é".to_owned()]));
+        assert_eq!(
+            (got.consumers, got.plans),
+            (vec!["a b".to_owned(), "c".to_owned()], vec!["é".to_owned()])
+        );
         assert_eq!(filter("").unwrap(), Filter::default());
         for bad in ["user=x", "plan=%", "plan=%zz", "route=%FF"] {
             assert!(filter(bad).is_err(), "{bad}");

@@ -25,8 +25,13 @@ pub fn of_config(
     let mut notes = Vec::new();
     for (consumer, sender) in senders.iter().enumerate() {
         for (target, &route) in routes.iter().enumerate() {
-            let sender =
-                Sender { model, consumer: *sender, route, target: &draft.targets[target], own: &names[consumer] };
+            let sender = Sender {
+                model,
+                consumer: *sender,
+                route,
+                target: &draft.targets[target],
+                own: &names[consumer],
+            };
             match plugin_for(model, "rate-limiting", route, sender.consumer) {
                 Some(plugin) => {
                     for (limit, id) in sender.identifiers(&model.plugins[plugin].config, &mut notes) {

@@ -25,7 +25,8 @@ pub fn ask(admin: &str, filter: &Filter) -> Result<Vec<Row>, WithCode> {
     let document: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let message = || document.get("message").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
     match status {
-        200 => usage::from_json(&document).ok_or_else(|| failed(&"it answers in a form that this gw does not know")),
+        200 => usage::from_json(&document)
+            .ok_or_else(|| failed(&"it answers in a form that this gw does not know")),
         400 => Err(WithCode(Code::Usage, message())),
         status => Err(failed(&format!("status {status}: {}", message()))),
     }
@@ -70,7 +71,11 @@ mod tests {
 
     #[test]
     fn names_survive_the_query() {
-        let filter = Filter { consumers: vec!["a b&c".into(), "d".into()], plans: vec!["é".into()], ..Filter::default() };
+        let filter = Filter {
+            consumers: vec!["a b&c".into(), "d".into()],
+            plans: vec!["é".into()],
+            ..Filter::default()
+        };
         assert_eq!(path(&filter), "/usage?consumer=a%20b%26c&consumer=d&plan=%C3%A9");
         assert_eq!(path(&Filter::default()), "/usage");
     }

@@ -69,11 +69,8 @@ enum Format {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Code> {
-    let filter = Filter {
-        consumers: args.consumers.clone(),
-        plans: args.plans.clone(),
-        routes: args.routes.clone(),
-    };
+    let filter =
+        Filter { consumers: args.consumers.clone(), plans: args.plans.clone(), routes: args.routes.clone() };
     let rows = match (&args.admin, &args.file) {
         (Some(admin), _) => admin::ask(admin, &filter)?,
         (None, Some(file)) => match of_config(file, args, &filter)? {

@@ -25,7 +25,8 @@ pub fn table(rows: &[Row]) -> String {
             duration(r.more_in_s),
         ]
     };
-    let lines: Vec<[String; 9]> = std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let lines: Vec<[String; 9]> =
+        std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
     let mut widths = [0; 9];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
