@@ -377,13 +377,13 @@ fn hits_that_were_announced_are_settled_however_late_they_come() {
         let mut request = request(settings(&server), Algorithm::Fixed, &[(Period::Year, 10.0)], "a");
         taken(&limiter, &request).await;
         request.hits = 0;
-        let lease = store.lease();
+        let announced = store.announce();
         let looked = Request { sync: Some(Arc::clone(&store)), ..request.clone() };
         assert_eq!(lefts(&taken(&limiter, &looked).await), [9.0]);
         // The upstream takes long to answer, and says what it cost.
         tokio::time::sleep(Duration::from_millis(200)).await;
         store.take(&request.rules, &request.key, 4, clock::unix_ms());
-        drop(lease);
+        drop(announced);
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(lefts(&taken(&limiter, &request).await), [5.0]);
     });

@@ -25,6 +25,7 @@ fn groups<'a>(report: &Report<'_>, d: &'a Diagnostic) -> Vec<Group<'a>> {
     let level = match d.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
     };
     let mut first = level
         .primary_title(one_line(&d.message))

@@ -1,5 +1,7 @@
 //! GitHub's workflow commands: `::error file=…,line=…::message`.
 
+use gw_runtime::diag::Severity;
+
 use super::{Report, places, word};
 
 pub fn render(report: &Report<'_>) -> String {
@@ -15,7 +17,7 @@ pub fn render(report: &Report<'_>) -> String {
         }
         out.push_str(&format!(
             "::{} file={},line={},col={},endLine={},endColumn={},title={}::{}\n",
-            word(d.severity),
+            if d.severity == Severity::Note { "notice" } else { word(d.severity) },
             property(&report.sources.file(d.primary.span.file).name),
             start.line,
             start.col,

@@ -76,11 +76,12 @@ pub fn colour() -> bool {
         && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
-/// `error` or `warning`.
+/// `error`, `warning` or `note`.
 fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
 
@@ -129,7 +130,7 @@ impl Report<'_> {
             }
             out.push('\n');
         }
-        let kinds = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+        let kinds = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
         let kinds = kinds.map(|(severity, noun)| (self.number_of(severity), noun));
         let parts: Vec<String> =
             kinds.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();

@@ -36,6 +36,7 @@ codes! {
     TEMPLATE = "GW2204" "template" Error include_str!("pages/GW2204.md");
     TEMPLATE_FAILS = "GW2205" "template-fails" Warning include_str!("pages/GW2205.md");
     NO_EFFECT = "GW2206" "no-effect" Warning include_str!("pages/GW2206.md");
+    LEASE_BOUND = "GW2207" "lease-bound" Note include_str!("pages/GW2207.md");
     PART_CYCLE = "GW2211" "part-cycle" Error include_str!("pages/GW2211.md");
     MERGE_CONFLICT = "GW2212" "merge-conflict" Error include_str!("pages/GW2212.md");
     POSSIBLE_MERGE_CONFLICT = "GW2213" "possible-merge-conflict" Warning include_str!("pages/GW2213.md");

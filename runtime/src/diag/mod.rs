@@ -10,6 +10,8 @@ use crate::source::Span;
 pub enum Severity {
     Error,
     Warning,
+    /// Worth knowing; nothing is wrong.
+    Note,
 }
 
 /// One kind of finding: a row of [`codes::ALL`].

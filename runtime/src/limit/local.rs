@@ -167,7 +167,7 @@ pub struct SyncStore {
     local: LocalStore,
     pending: Mutex<HashMap<Key, Pending, ahash::RandomState>>,
     scheduled: AtomicBool,
-    leases: AtomicUsize,
+    announced: AtomicUsize,
     /// Milliseconds between settlements.
     pub interval_ms: u64,
 }
@@ -195,7 +195,7 @@ impl SyncStore {
             local: LocalStore::default(),
             pending: Mutex::default(),
             scheduled: AtomicBool::new(false),
-            leases: AtomicUsize::new(0),
+            announced: AtomicUsize::new(0),
             interval_ms,
         }
     }
@@ -238,7 +238,7 @@ impl SyncStore {
     /// Whether there is, or will be, more to settle. If not, the next caller of [`SyncStore::claim`] takes over.
     pub fn goes_on(&self) -> bool {
         let busy =
-            || self.leases.load(Ordering::Acquire) > 0 || lock(&self.pending).values().any(|p| p.hits > 0);
+            || self.announced.load(Ordering::Acquire) > 0 || lock(&self.pending).values().any(|p| p.hits > 0);
         if busy() {
             return true;
         }
@@ -248,9 +248,9 @@ impl SyncStore {
     }
 
     /// Announces hits to come, so that somebody is there to settle them.
-    pub fn lease(self: &Arc<Self>) -> Lease {
-        self.leases.fetch_add(1, Ordering::AcqRel);
-        Lease(Arc::clone(self))
+    pub fn announce(self: &Arc<Self>) -> Announced {
+        self.announced.fetch_add(1, Ordering::AcqRel);
+        Announced(Arc::clone(self))
     }
 
     /// Takes out everything that is to be settled, and forgets keys that nobody asked for lately.
@@ -291,12 +291,12 @@ impl SyncStore {
     }
 }
 
-/// See [`SyncStore::lease`].
-pub struct Lease(Arc<SyncStore>);
+/// See [`SyncStore::announce`].
+pub struct Announced(Arc<SyncStore>);
 
-impl Drop for Lease {
+impl Drop for Announced {
     fn drop(&mut self) {
-        self.0.leases.fetch_sub(1, Ordering::AcqRel);
+        self.0.announced.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -476,9 +476,9 @@ mod tests {
         let again = store.unsettled(NOW);
         store.unsettle(again[0].clone(), NOW);
         assert_eq!(store.unsettled(NOW)[0].hits, 1, "what failed is kept");
-        let lease = store.lease();
+        let announced = store.announce();
         assert!(store.goes_on(), "a hit is announced");
-        drop(lease);
+        drop(announced);
         assert!(!store.goes_on() && store.claim());
         assert!(store.unsettled(NOW + 1000).is_empty());
         assert!(store.is_stale(&k, NOW + 1000));

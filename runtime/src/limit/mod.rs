@@ -4,6 +4,7 @@ pub mod algorithm;
 pub mod calendar;
 pub mod counter_file;
 pub mod headers;
+pub mod lease;
 pub mod local;
 pub mod redis;
 mod rule;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use self::redis::RedisSettings;
 pub use algorithm::{Algorithm, Cell};
 pub use calendar::Calendar;
+pub use lease::LeaseStore;
 pub use local::LocalStore;
 pub use rule::{MAX_RULES, Rule, Rules};
 pub use window::Period;
@@ -29,6 +31,8 @@ pub struct Request {
     pub hits: u32,
     /// Count in this process and settle with the store every so often, where that was asked for.
     pub sync: Option<Arc<local::SyncStore>>,
+    /// What is known without asking, and tokens to spend without asking; only where `sync` is not given.
+    pub lease: Option<Arc<LeaseStore>>,
     /// Wall clock of the request in ms since 1970. Only `sync` uses it; otherwise the store's own clock rules.
     pub now_ms: u64,
 }

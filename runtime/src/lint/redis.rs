@@ -90,7 +90,10 @@ pub fn in_clear(facts: &Facts<'_>, diags: &mut Diags) {
 
 fn limiters<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Plugin> {
     let names = ["rate-limiting", "response-ratelimiting"];
-    names.into_iter().flat_map(|n| facts.plugins(n)).filter(|p| p.config.str("policy") == Some("redis"))
+    names
+        .into_iter()
+        .flat_map(|n| facts.plugins(n))
+        .filter(|p| matches!(p.config.str("policy"), Some("redis" | "hybrid")))
 }
 
 /// Host, its place, whether there is a password and whether TLS; nested or in Kong's older flat fields.

@@ -13,8 +13,8 @@ use super::limit_notes::{Verdict, note};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::limit::headers::{self, Standing};
-use crate::limit::local::{Lease, Part, SyncStore};
-use crate::limit::{self, Ask, Key, LocalStore, Outcome, RedisSettings, Rule, Rules, StoreError};
+use crate::limit::local::{Announced, Part, SyncStore};
+use crate::limit::{self, Ask, Key, LeaseStore, LocalStore, Outcome, RedisSettings, Rule, Rules, StoreError};
 use crate::message::{FieldName, names};
 use crate::model::schema::Record;
 use fields::PLUGIN;
@@ -65,6 +65,8 @@ enum Store {
     Redis {
         settings: Arc<RedisSettings>,
         sync: Option<Arc<SyncStore>>,
+        /// What is known without asking; only where one step decides.
+        lease: Option<Arc<LeaseStore>>,
         /// For what responses cost: it is charged while nobody waits.
         costs: Arc<SyncStore>,
     },
@@ -92,7 +94,7 @@ impl Drop for Place {
 /// What the response is to be charged under, by group.
 struct Owed {
     keys: Vec<(usize, Key)>,
-    _lease: Option<Lease>,
+    _announced: Option<Announced>,
 }
 
 impl Policy for RateLimiting {
@@ -100,7 +102,7 @@ impl Policy for RateLimiting {
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
         let groups = config::groups(config, cx);
-        let store = config::store(config, cx);
+        let store = config::store(config, groups.as_deref(), cx);
         let error_code = config::error_code(config, cx);
         let waiters = config.int("delay_waiters").and_then(|n| usize::try_from(n).ok()).unwrap_or(100);
         Some(Self {
@@ -129,6 +131,9 @@ impl Policy for RateLimiting {
         let waits = x.kept::<Place>().is_some();
         self.remember(x);
         let Store::Redis { .. } = &self.store else { return self.decide_here(x) };
+        if let Some(outcome) = self.decide_unasked(x) {
+            return self.conclude(x, std::slice::from_ref(&outcome));
+        }
         let mut asks: Vec<Ask> = self.groups.iter().filter_map(|group| self.ask(group, waits, x)).collect();
         match (asks.len(), asks.pop()) {
             (1, Some(ask)) => Flow::Await(Effect::Limit(Box::new(ask.request))),
@@ -234,15 +239,15 @@ impl RateLimiting {
         if keys.is_empty() {
             return;
         }
-        let lease = match &self.store {
-            Store::Redis { costs, .. } => Some(costs.lease()),
+        let announced = match &self.store {
+            Store::Redis { costs, .. } => Some(costs.announce()),
             Store::Local => None,
         };
-        x.keep(Owed { keys, _lease: lease });
+        x.keep(Owed { keys, _announced: announced });
     }
 
     fn ask(&self, group: &Group, waits: bool, x: &Exchange) -> Option<Ask> {
-        let Store::Redis { settings, sync, costs } = &self.store else { return None };
+        let Store::Redis { settings, sync, lease, costs } = &self.store else { return None };
         let request = limit::Request {
             redis: Arc::clone(settings),
             rules: Arc::clone(group.rules(waits)),
@@ -253,9 +258,21 @@ impl RateLimiting {
             } else {
                 sync.clone()
             },
+            lease: lease.clone(),
             now_ms: x.now.unix_ms,
         };
         Some(Ask { request, dry_run: group.dry_run })
+    }
+
+    /// By a lease, or by a refusal that must still be true.
+    fn decide_unasked(&self, x: &Exchange) -> Option<Outcome> {
+        let (Store::Redis { lease: Some(lease), .. }, [group]) = (&self.store, self.groups.as_slice()) else {
+            return None;
+        };
+        KEY.with_borrow_mut(|key| {
+            group.by.write(key, &group.scope, x);
+            lease.decide(&group.rules, key, group.hits(x), crate::clock::monotonic())
+        })
     }
 
     fn decide_here(&self, x: &mut Exchange) -> Flow {

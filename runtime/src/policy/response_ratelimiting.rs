@@ -8,7 +8,7 @@ use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::diag::codes;
 use crate::exchange::Exchange;
 use crate::limit::headers::NumberText;
-use crate::limit::local::{Lease, SyncStore, SyncStores};
+use crate::limit::local::{Announced, SyncStore, SyncStores};
 use crate::limit::{self, Algorithm, Key, LocalStore, Outcome, RedisSettings, Rules, StoreError};
 use crate::message::{FieldName, names};
 use crate::model::schema::{Field, HEADER, Kind, Record, Val};
@@ -130,7 +130,7 @@ enum Store {
 struct Found {
     keys: Vec<Key>,
     outcomes: Vec<Outcome>,
-    _lease: Option<Lease>,
+    _announced: Option<Announced>,
 }
 
 /// The response was replaced by a refusal.
@@ -188,11 +188,11 @@ impl Policy for ResponseRateLimiting {
     }
 
     fn request(&self, x: &mut Exchange) -> Flow {
-        let lease = match &self.store {
-            Store::Redis(_, sync) => Some(sync.lease()),
+        let announced = match &self.store {
+            Store::Redis(_, sync) => Some(sync.announce()),
             Store::Local(_) => None,
         };
-        x.keep(Found { _lease: lease, ..Found::default() });
+        x.keep(Found { _announced: announced, ..Found::default() });
         self.look(x)
     }
 
@@ -288,6 +288,7 @@ impl ResponseRateLimiting {
                         key,
                         hits: 0,
                         sync: Some(Arc::clone(sync)),
+                        lease: None,
                         now_ms,
                     })));
                 }

@@ -37,6 +37,7 @@ pub fn level(code: &Code) -> &'static str {
         Severity::Error => "error",
         Severity::Warning if gw_runtime::lint::is_quiet(code) => "off",
         Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
 

@@ -65,7 +65,7 @@ impl Levels {
         diags.retain(|d| d.severity == Severity::Error || !self.allow.contains(d.code.id));
         for d in diags {
             let kept = self.warn.contains(d.code.id) && !self.deny.contains(d.code.id);
-            if self.deny.contains(d.code.id) || self.deny_all && !kept {
+            if self.deny.contains(d.code.id) || self.deny_all && !kept && d.severity == Severity::Warning {
                 d.severity = Severity::Error;
             }
         }

@@ -1,12 +1,15 @@
 -- Decides on one request under all of its limits, in one atomic step.
 --   KEYS[1]  stem of the counters; its {hash tag} keeps all of them on one node
---   ARGV     hits (below 0 to give some back), count rejected (0 or 1), then for each limit: algorithm, name, period, limit, burst, queue, and the
---            edges of four windows around the caller's clock where this script does not know the calendar, else ''
--- Answers the server's clock in ms and the state of each limit before this request:
+--   ARGV     hits (below 0 to give some back), count rejected (0 or 1), how many more to charge as far as there is room,
+--            when what is given back was charged (ms by this clock, else 0), then for each limit: algorithm, name, period,
+--            limit, burst, queue, and the edges of four windows around the caller's clock where this script does not know
+--            the calendar, else ''
+-- Answers the server's clock in ms, how many more were charged, and the state of each limit before this request:
 --   fixed: count    sliding: count, count of the window before    bucket: level
 -- The same arithmetic as the gateway's, which turns the states into its verdict.
 local base = KEYS[1]
 local hits, always = tonumber(ARGV[1]), ARGV[2] == '1'
+local extra, charged_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local sec = tonumber(time[1])
 local ms = sec * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -45,8 +48,8 @@ local function window(edges)
   return from, sec + 2 * 86400
 end
 
-local reply, writes, refused = { ms }, {}, false
-for i = 3, #ARGV, 7 do
+local reply, writes, refused = { ms, 0 }, {}, false
+for i = 5, #ARGV, 7 do
   local algorithm, name, period = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local limit, burst, queue = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
   local edges = ARGV[i + 6]
@@ -68,8 +71,9 @@ for i = 3, #ARGV, 7 do
     local key = base .. ':' .. string.format('%.0f', start * 1000) .. ':' .. name
     local count = tonumber(redis.call('GET', key) or 0)
     refused = refused or limit - count <= needed - 1
+    extra = math.min(extra, math.floor(limit - count) - hits)
     reply[#reply + 1] = count
-    writes[#writes + 1] = { key, start + real - sec }
+    writes[#writes + 1] = { key, start + real - sec, since = start * 1000 }
   elseif algorithm == 'sliding' then
     local start = sec - sec % size
     local stem = base .. ':sliding:' .. name .. ':'
@@ -77,10 +81,12 @@ for i = 3, #ARGV, 7 do
     local count = tonumber(redis.call('GET', key) or 0)
     local previous = tonumber(redis.call('GET', stem .. string.format('%.0f', (start - size) * 1000)) or 0)
     local passed = (ms - start * 1000) / (size * 1000)
-    refused = refused or limit - (previous * (1 - passed) + count) + 1e-9 < needed
+    local room = limit - (previous * (1 - passed) + count) + 1e-9
+    refused = refused or room < needed
+    extra = math.min(extra, math.floor(room) - hits)
     reply[#reply + 1] = count
     reply[#reply + 1] = previous
-    writes[#writes + 1] = { key, start + 2 * size - sec }
+    writes[#writes + 1] = { key, start + 2 * size - sec, since = start * 1000 }
   else
     local key = base .. ':bucket:' .. name
     local level, at = 0, ms
@@ -92,29 +98,41 @@ for i = 3, #ARGV, 7 do
       at = math.max(ms, math.min(at, ms + size * 1000))
     end
     refused = refused or burst + queue - level + 1e-9 < needed
+    extra = math.min(extra, math.floor(burst - level + 1e-9) - hits)
     reply[#reply + 1] = string.format('%.17g', level)
-    local after = math.max(0, math.min(level + hits, burst + queue + limit))
-    local expiry = math.ceil(after / limit * size) + 1
-    writes[#writes + 1] = { key, expiry, string.format('%.17g %.0f', after, at) }
+    writes[#writes + 1] = { key, level = level, at = at, rate = limit / size, most = burst + queue + limit }
+  end
+end
+
+local function charge(w, by)
+  if w.level then
+    local level = math.max(0, math.min(w.level + by, w.most))
+    local expiry = math.ceil(level / w.rate) + 1
+    redis.call('SET', w[1], string.format('%.17g %.0f', level, w.at), 'EX', expiry)
+  else
+    local count = redis.call('INCRBY', w[1], by)
+    if count == by then
+      redis.call('EXPIRE', w[1], w[2])
+    elseif count < 0 then
+      redis.call('SET', w[1], 0, 'EX', w[2])
+    end
   end
 end
 
 if hits < 0 then
   for _, w in ipairs(writes) do
-    if redis.call('EXISTS', w[1]) == 0 then
-      -- Its window is over: there is nothing to give back to.
-    elseif w[3] then
-      redis.call('SET', w[1], w[3], 'EX', w[2])
-    elseif redis.call('INCRBY', w[1], hits) < 0 then
-      redis.call('SET', w[1], 0, 'EX', w[2])
+    -- Nothing is given back to a window that is over, or to one that began after it was charged.
+    local over = charged_ms > 0 and w.since and w.since > charged_ms
+    if not over and redis.call('EXISTS', w[1]) == 1 then
+      charge(w, hits)
     end
   end
-elseif hits > 0 and (always or not refused) then
-  for _, w in ipairs(writes) do
-    if w[3] then
-      redis.call('SET', w[1], w[3], 'EX', w[2])
-    elseif redis.call('INCRBY', w[1], hits) == hits then
-      redis.call('EXPIRE', w[1], w[2])
+else
+  reply[2] = refused and 0 or math.max(0, extra)
+  local by = (always or not refused) and hits + reply[2] or 0
+  if by > 0 then
+    for _, w in ipairs(writes) do
+      charge(w, by)
     end
   end
 end

@@ -7,6 +7,7 @@
 mod backoff;
 mod cluster;
 mod connect;
+mod leases;
 mod link;
 mod script;
 mod sentinel;
@@ -27,7 +28,7 @@ use crate::limit::{Key, Outcome, RedisSettings, Request, Rules, StoreError};
 use cluster::Cluster;
 use connect::Place;
 use link::Link;
-use script::States;
+use script::{Charge, States};
 
 /// The Redis connections of one worker. Cheap to clone; lives on the worker's thread, within its `LocalSet`.
 #[derive(Clone, Default)]
@@ -62,16 +63,28 @@ impl RedisLimiter {
     /// Decides on a request. Never waits longer than the settings' `max_wait`, and not at all while Redis is known to be
     /// down.
     pub async fn take(&self, request: &Request) -> Result<Outcome, StoreError> {
-        match &request.sync {
-            None => {
-                let counts = request.rules.count_rejected;
-                let states = self
-                    .run(&request.redis, &request.rules, &request.key, request.hits.into(), counts)
-                    .await?;
-                Ok(states.outcome(&request.rules, request.hits))
-            }
-            Some(store) => self.take_synced(request, store).await,
+        if let Some(store) = &request.sync {
+            return self.take_synced(request, store).await;
         }
+        let Request { redis, rules, key, hits, lease, .. } = request;
+        let count_rejected = rules.count_rejected;
+        let mut charge = Charge { hits: (*hits).into(), count_rejected, ..Charge::default() };
+        let Some(leases) = lease else {
+            return Ok(self.run(redis, rules, key, charge).await?.outcome(rules, *hits));
+        };
+        let asked = crate::clock::monotonic();
+        // What another request of the same moment has learnt meanwhile.
+        if let Some(outcome) = leases.decide(rules, key, *hits, asked) {
+            return Ok(outcome);
+        }
+        charge.extra = leases.extra(rules, key, asked);
+        let answer = self.run(redis, rules, key, charge).await;
+        let outcome =
+            leases::Asked { rules, key, at: asked, hits: *hits, extra: charge.extra }.note(leases, answer);
+        if leases.claim() {
+            tokio::task::spawn_local(leases::look_after(self.clone(), Arc::clone(redis), Arc::clone(leases)));
+        }
+        outcome
     }
 
     /// Takes back what an admitted request was charged, as another limit refused it. What cannot be given back for want of
@@ -80,8 +93,8 @@ impl RedisLimiter {
         match &request.sync {
             Some(store) => store.give_back(&request.rules, &request.key, request.hits, request.now_ms),
             None => {
-                let hits = -i64::from(request.hits);
-                let _ = self.run(&request.redis, &request.rules, &request.key, hits, false).await;
+                let charge = Charge { hits: -i64::from(request.hits), ..Charge::default() };
+                let _ = self.run(&request.redis, &request.rules, &request.key, charge).await;
             }
         }
     }
@@ -89,7 +102,7 @@ impl RedisLimiter {
     async fn take_synced(&self, request: &Request, store: &Arc<SyncStore>) -> Result<Outcome, StoreError> {
         let Request { redis, rules, key, hits, now_ms, .. } = request;
         if store.is_stale(key, *now_ms) {
-            let states = self.run(redis, rules, key, 0, false).await?;
+            let states = self.run(redis, rules, key, Charge::default()).await?;
             store.settled(key, rules, &states.after(rules, 0), *now_ms);
         }
         let outcome = store.take(rules, key, *hits, *now_ms);
@@ -113,7 +126,8 @@ impl RedisLimiter {
         let items = store.unsettled(crate::clock::unix_ms());
         let each = items.into_iter().map(|item| async move {
             let Unsettled { key, rules, hits } = &item;
-            match self.run(redis, rules, key, i64::from(*hits), true).await {
+            let charge = Charge { hits: (*hits).into(), count_rejected: true, ..Charge::default() };
+            match self.run(redis, rules, key, charge).await {
                 // Ages are told by this machine's clock, whatever that of Redis says.
                 Ok(states) => store.settled(key, rules, &states.after(rules, *hits), crate::clock::unix_ms()),
                 Err(_) => store.unsettle(item, crate::clock::unix_ms()),
@@ -136,11 +150,10 @@ impl RedisLimiter {
         settings: &Arc<RedisSettings>,
         rules: &Rules,
         key: &Key,
-        hits: i64,
-        count_rejected: bool,
+        charge: Charge,
     ) -> Result<States, StoreError> {
         let stem = script::stem(key);
-        let call = |by_name| script::call(by_name, rules, &stem, hits, count_rejected);
+        let call = |by_name| script::call(by_name, rules, &stem, charge);
         let deadline = Instant::now() + settings.max_wait();
         let answer = match self.server(settings) {
             Server::One(link) => ask(&link, call, deadline).await?,

@@ -12,14 +12,32 @@ pub static SCRIPT: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new
 /// The script's text.
 pub const SOURCE: &str = include_str!("limit.lua");
 
+/// What to charge.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Charge {
+    /// All or none of it; below 0 to give back.
+    pub hits: i64,
+    /// Even what is refused.
+    pub count_rejected: bool,
+    /// As much of it as there is room for, if `hits` are admitted.
+    pub extra: u32,
+    /// When what is given back was charged, in ms by the server's clock: windows that began later do not get it.
+    pub charged_ms: u64,
+}
+
 /// A call of the script by name, or with its text where the server does not know it.
-pub fn call(by_name: bool, rules: &Rules, stem: &str, hits: i64, count_rejected: bool) -> Cmd {
-    let mut cmd = Cmd::with_capacity(6 + 7 * rules.rules.len(), 256);
+pub fn call(by_name: bool, rules: &Rules, stem: &str, charge: Charge) -> Cmd {
+    let mut cmd = Cmd::with_capacity(8 + 7 * rules.rules.len(), 256);
     match by_name {
         true => cmd.arg("EVALSHA").arg(SCRIPT.get_hash()),
         false => cmd.arg("EVAL").arg(SOURCE),
     };
-    cmd.arg(1).arg(stem).arg(hits).arg(u8::from(count_rejected));
+    cmd.arg(1)
+        .arg(stem)
+        .arg(charge.hits)
+        .arg(u8::from(charge.count_rejected))
+        .arg(charge.extra)
+        .arg(charge.charged_ms);
     for rule in &rules.rules {
         cmd.arg(rule.algorithm.name()).arg(rule.name()).arg(rule.period.name());
         cmd.arg(rule.limit).arg(rule.burst).arg(rule.queue).arg(edges(rule));
@@ -46,8 +64,10 @@ pub fn stem(key: &Key) -> String {
 
 /// The states before the request, and the server's clock in ms.
 pub struct States {
-    cells: [Cell; MAX_RULES],
+    pub cells: [Cell; MAX_RULES],
     pub now_ms: u64,
+    /// How much was charged of [`Charge::extra`].
+    pub extra: u32,
 }
 
 impl States {
@@ -56,6 +76,7 @@ impl States {
         let Value::Array(items) = answer else { return None };
         let mut numbers = items.iter().map(number);
         let now_ms = numbers.next()?? as u64;
+        let extra = numbers.next()?? as u32;
         let mut cells = [Cell::default(); MAX_RULES];
         for (cell, rule) in cells.iter_mut().zip(&rules.rules) {
             let at_ms = rule.window_start_ms(now_ms);
@@ -63,7 +84,7 @@ impl States {
             let previous = if rule.algorithm == Algorithm::Sliding { numbers.next()?? } else { 0.0 };
             *cell = Cell { at_ms, count, previous };
         }
-        Some(Self { cells, now_ms })
+        Some(Self { cells, now_ms, extra })
     }
 
     /// The verdict on a request of `hits`.

@@ -8,6 +8,7 @@ use super::{Group, OnError, Store, Weight};
 use crate::diag::suggest::nearest;
 use crate::diag::{Diagnostic, Severity, codes};
 use crate::limit::calendar::Weekday;
+use crate::limit::lease::{self, LeaseStores};
 use crate::limit::local::SyncStores;
 use crate::limit::{self, Algorithm, Calendar, MAX_RULES, Period, Rule, Rules};
 use crate::message::FieldName;
@@ -310,16 +311,24 @@ fn limit_by(config: &Record, cx: &mut Cx<'_>) -> Option<LimitBy> {
 }
 
 /// Where counters live.
-pub(super) fn store(config: &Record, cx: &mut Cx<'_>) -> Option<Store> {
+pub(super) fn store(config: &Record, groups: Option<&[Group]>, cx: &mut Cx<'_>) -> Option<Store> {
     let rate = config.num("sync_rate").unwrap_or(-1.0);
     let synced = rate != -1.0;
-    if config.str("policy") != Some("redis") {
-        if synced {
-            let message = "sync_rate can only be used with the redis policy";
-            cx.report(&codes::CONFLICTING_FIELDS, config.span_of("sync_rate"), message);
-            return None;
-        }
+    let policy = config.str("policy").unwrap_or("local");
+    let hybrid = policy == "hybrid";
+    if policy != "redis" && synced {
+        let message = "sync_rate can only be used with the redis policy";
+        cx.report(&codes::CONFLICTING_FIELDS, config.span_of("sync_rate"), message);
+        return None;
+    }
+    if policy == "local" {
         return Some(Store::Local);
+    }
+    if hybrid && config.bool("count_rejected") {
+        let message = "`count_rejected` cannot be told by a gateway that does not ask Redis";
+        let finding = Diagnostic::new(&codes::CONFLICTING_FIELDS, config.span_of("count_rejected"), message);
+        cx.diags.push(finding.help("remove `count_rejected`, or use `policy: redis`"));
+        return None;
     }
     if synced && rate < LEAST_SYNC {
         let message = format!("`sync_rate` {rate} is neither -1 nor at least {LEAST_SYNC}");
@@ -331,7 +340,32 @@ pub(super) fn store(config: &Record, cx: &mut Cx<'_>) -> Option<Store> {
     let stores = cx.shared.get::<SyncStores>();
     let sync = synced.then(|| stores.get(&settings, (rate * 1000.0).round() as u64));
     let costs = stores.get(&settings, SETTLE_MS);
-    Some(Store::Redis { settings, sync, costs })
+    // Keys that are decided on together, queues and costs need to know the counters as they are.
+    let alone = groups
+        .is_some_and(|g| matches!(g, [g] if !matches!(g.weight, Weight::Cost(..)) && g.queued.is_none()));
+    let share = if hybrid { config.num("lease_share").unwrap_or(5.0) / 100.0 } else { 0.0 };
+    if let (true, true, Some([group])) = (alone, hybrid, groups) {
+        bound(share, &group.rules, config, cx);
+    }
+    let lease = (alone && !synced).then(|| cx.shared.get::<LeaseStores>().get(&settings, share));
+    Some(Store::Redis { settings, sync, lease, costs })
+}
+
+/// Says how far leases may be off.
+fn bound(share: f64, rules: &Rules, config: &Record, cx: &mut Cx<'_>) {
+    let most = lease::most(share, rules);
+    let message = match rules.rules.iter().all(|r| r.algorithm == Algorithm::Fixed) {
+        true => format!(
+            "each gateway may hold {most} of this limit in advance: N gateways never admit more than the limit in a \
+             window, but N × {most} may lie unused for up to a second"
+        ),
+        false => format!(
+            "each gateway may hold {most} of this limit in advance: N gateways may admit N × {most} more than it in any \
+             stretch of time"
+        ),
+    };
+    let finding = Diagnostic::new(&codes::LEASE_BOUND, config.span_of("policy"), message);
+    cx.diags.push(finding.label(format!("`lease_share` is {} percent", share * 100.0)));
 }
 
 /// The name of the consumer group that the plugin belongs to.

@@ -80,7 +80,16 @@ keys of 300 bytes each; when they are used up, that key goes which has used the 
 resets nobody who is near a limit. `policy: redis` counts in Redis: check and count are one step there, by the clock of Redis,
 so all gateways together admit the limit exactly. With a `sync_rate` of s seconds, requests no longer wait for Redis: each
 gateway counts for itself and settles every s seconds; N gateways may then admit up to
-`2 × (N − 1) × rate × s` more than the limit.
+`2 × (N − 1) × rate × s` more than the limit. A refusal that must stay true until a known time (a window that is used up, a
+bucket that must drain first) is remembered for so long, a minute at most, so that a flood of refused requests does not reach
+Redis.
+
+`policy: hybrid` takes requests from Redis in advance, as many as the present rate needs for a quarter of a second but at most
+`lease_share` percent of the least limit (or burst), called b here; the process then admits them by itself, all its workers
+together. What is not used within a second, or by the end of the window, is given back. Calendar windows never admit more
+than their limit; with N gateways up to `N × b` requests of it may lie unused for up to a second. A sliding window or a
+bucket admits in any stretch of time up to `N × b` more than it would with `redis`. `gw validate` says how many b is. Keys
+that are decided on together, `delay` and `cost_header` ask Redis every time. Refused requests do not count.
 
 **When Redis is away.** No request waits longer than `redis.max_wait`. A Redis that does not answer within that time counts as
 down: no further request waits for it, and in the background it is asked, by one probe at a time and at the latest every
@@ -107,7 +116,7 @@ Refused requests do not count with `local` and do count with `redis`, as in Kong
     identity_headers: &[],
 };
 
-const OWN: [Field; 30] = [
+const OWN: [Field; 31] = [
     Field::new("second", AMOUNT, "Requests per second."),
     Field::new("minute", AMOUNT, "Requests per minute."),
     Field::new("hour", AMOUNT, "Requests per hour."),
@@ -124,8 +133,8 @@ const OWN: [Field; 30] = [
     Field::new("path", Kind::Str(Text::Path), "The path that is counted, with `limit_by: path`."),
     Field::new(
         "policy",
-        Kind::Enum(&["local", "redis"]),
-        "Where counters live. Kong's `cluster` needs a database, so it does not exist here.",
+        Kind::Enum(&["local", "redis", "hybrid"]),
+        "Where counters live. Kong's `cluster` needs a database, so it does not exist here; `hybrid` is gw's own.",
     )
     .default("\"local\""),
     Field::new(
@@ -144,6 +153,7 @@ const OWN: [Field; 30] = [
         "Seconds between settlements with Redis, at least 0.02; -1 asks Redis at every request.",
     )
     .default("-1"),
+    LEASE_SHARE,
     Field::new("redis", Kind::Record(limiting::REDIS), "Where Redis is.").default("{}"),
     Field::new(
         "algorithm",
@@ -213,10 +223,19 @@ const OWN: [Field; 30] = [
     Field::new(
         "count_rejected",
         Kind::Bool,
-        "Whether refused requests count. By default they do with `redis` and do not with `local`.",
+        "Whether refused requests count. By default they do with `redis` and do not with `local` and `hybrid`.",
     )
     .extension(),
 ];
+
+/// How much `policy: hybrid` may hold.
+const LEASE_SHARE: Field = Field::new(
+    "lease_share",
+    Kind::Num { min: f64::MIN_POSITIVE, max: 100.0 },
+    "With `hybrid`: percent of the least limit (or burst) that one gateway may hold in advance, but at least one request.",
+)
+.default("5")
+.extension();
 
 /// What a request or a limit may say about weights.
 const WEIGHT: [Field; 3] = [

@@ -108,8 +108,9 @@ fn speak_clear_text(model: &mut Model, named: &HashSet<String>, away: &HashSet<(
 fn redis(model: &mut Model) -> Vec<StandIn> {
     let default = model.gateway.redis_url.as_ref().and_then(|url| RedisSettings::from_url(&url.value).ok());
     let default = default.map(|s| (s.host, s.port));
-    let counts =
-        |name: &str, config: &Record| COUNTING.contains(&name) && config.str("policy") == Some("redis");
+    let counts = |name: &str, config: &Record| {
+        COUNTING.contains(&name) && matches!(config.str("policy"), Some("redis" | "hybrid"))
+    };
     let place = |config: &Record| place_of_redis(config).or_else(|| default.clone());
     let users = model.plugins.iter().filter(|p| p.enabled && counts(&p.name.value, &p.config));
     let found = reach::connectable(users.filter_map(|p| place(&p.config)));
