@@ -43,6 +43,7 @@ fn request(
         key: Key::new("r:s", Identifier::Text(identifier.as_bytes())),
         hits: 1,
         sync: None,
+        lease: None,
         now_ms: clock::unix_ms(),
     }
 }

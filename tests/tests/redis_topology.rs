@@ -41,6 +41,7 @@ fn request(redis: &Arc<RedisSettings>, limit: f64, identifier: &str) -> Request 
         key: Key::new("r:s", Identifier::Text(identifier.as_bytes())),
         hits: 1,
         sync: None,
+        lease: None,
         now_ms: clock::unix_ms(),
     }
 }
