@@ -56,6 +56,7 @@ async fn ask(counters: &[Counter], outcomes: &mut [Option<Outcome>], now_ms: u64
                 key: counter.key.clone(),
                 hits: 0,
                 sync: None,
+                lease: None,
                 now_ms,
             };
             let limiter = &limiter;
