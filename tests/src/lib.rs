@@ -8,6 +8,7 @@ pub mod folder;
 pub mod gateway;
 pub mod h2;
 pub mod http;
+pub mod readme;
 pub mod redis;
 pub mod redis_cluster;
 pub mod scripted;

@@ -6,57 +6,30 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use gw_tests::binary::{gw, repository};
-use gw_tests::dev::{Dev, bash};
+use gw_tests::dev::bash;
 use gw_tests::http::Message;
+use gw_tests::readme::Readme;
 use gw_tests::redis::free_port;
 
 const README: &str = include_str!("../../fixtures/storefront/README.md");
 const FOLDER: &str = "fixtures/storefront";
 
-/// The commands in the README's blocks that begin like this.
-fn commands(start: &str) -> Vec<&'static str> {
-    let mut inside = false;
-    let mut all = Vec::new();
-    for line in README.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside && line.starts_with(start) => all.push(line),
-            _ => {}
-        }
-    }
-    all
-}
-
-/// Serves the storefront on a free port.
-fn storefront(more: &[&str]) -> (Dev, SocketAddr) {
-    let serve = commands("gw serve --dev")[0];
-    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let listen = addr.to_string();
-    let mut args: Vec<&str> = serve.split(' ').skip(1).collect();
-    args.extend(["--listen", &listen, "--listen-tls", "127.0.0.1:0"]);
-    args.extend(more);
-    (Dev::run(&args), addr)
+fn commands(start: &str) -> Vec<String> {
+    Readme::new(README).commands(start).into_iter().map(str::to_owned).collect()
 }
 
 /// Runs the README's `curl` with `part` in it.
 fn page(addr: SocketAddr, parts: &[&str]) -> (Message, serde_json::Value, Duration) {
-    let all = commands("curl ");
-    let found: Vec<&&str> = all.iter().filter(|c| parts.iter().all(|p| c.contains(p))).collect();
-    let command = found.first().unwrap_or_else(|| panic!("no command with {parts:?}"));
     let began = Instant::now();
-    let out = bash(&command.replace("127.0.0.1:8000", &addr.to_string()), "-sS --noproxy '*'");
+    let answer = Readme::new(README).curl(addr, parts, "");
     let took = began.elapsed();
-    let mut from = out.as_bytes();
-    let mut answer = Message::read_head(&mut from).expect("a response");
-    answer.read_body(&mut from, true).expect("a body");
-    let json = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{command}: {e}: {out}"));
+    let json = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{parts:?}: {e}: {answer:?}"));
     (answer, json, took)
 }
 
 #[test]
 fn the_commands_of_the_readme_show_what_it_says() {
-    let (dev, addr) = storefront(&[]);
+    let (dev, addr) = Readme::new(README).serve(&[]);
     assert!(dev.shows(&["inventory.internal:80"]), "{:#?}", dev.shown);
     let (answer, json, _) = page(addr, &["products/7 ", "ann", "key'"]);
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -95,7 +68,7 @@ fn the_commands_of_the_readme_show_what_it_says() {
 
 #[test]
 fn the_graph_is_explained() {
-    let text = bash(commands("gw explain")[0], "");
+    let text = bash(&commands("gw explain")[0], "");
     for part in [
         "route     `product-page` (fixtures/storefront/kong.yaml:",
         "because   path `~/v1/products/(?<id>[0-9]+)$`",
@@ -115,7 +88,7 @@ fn the_graph_is_explained() {
 
 #[test]
 fn no_page_fails_when_a_service_is_killed_under_load() {
-    let (kill, serve) = (commands("gw echo")[0], commands("gw serve --dev")[1]);
+    let (kill, serve) = (commands("gw echo").remove(0), commands("gw serve --dev").remove(1));
     let reviews = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let words = kill.replace("127.0.0.1:9001", &reviews.to_string());
     let mut echo = Running(start(&words.split(' ').skip(1).collect::<Vec<_>>()));
@@ -126,7 +99,7 @@ fn no_page_fails_when_a_service_is_killed_under_load() {
     }
     let resolve =
         serve.split(' ').next_back().expect("a word").replace("127.0.0.1:9001", &reviews.to_string());
-    let (_dev, addr) = storefront(&["--resolve", &resolve]);
+    let (_dev, addr) = Readme::new(README).serve(&["--resolve", &resolve]);
     let (before, _, _) = page(addr, &["products/7 ", "ann", "key'"]);
     assert!(before.field("gw-parts").unwrap_or_default().contains("reviews;status=200"), "{before:?}");
 

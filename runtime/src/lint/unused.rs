@@ -62,7 +62,7 @@ pub const SERVICE_DOC: &str = "\
 Finds services that no route leads to.
 
 ## Why
-Requests reach a service only through a route, or as a part of an `aggregate`.
+Requests reach a service only through a route, as a part of an `aggregate`, or by a `traffic-split`.
 
 ## Example
 ```yaml
@@ -145,8 +145,9 @@ pub fn upstreams(facts: &Facts<'_>, diags: &mut Diags) {
 pub fn services(facts: &Facts<'_>, diags: &mut Diags) {
     let mut used: HashSet<usize> =
         facts.model.routes.iter().filter_map(|r| facts.service(r.service.as_ref()?)).collect();
-    let parts = facts.plugins("aggregate").flat_map(|p| p.config.records("parts"));
-    used.extend(parts.filter_map(|part| facts.service(&Ref::Name(part.spanned_str("service")?))));
+    let of = |plugin: &str, list: &'static str| facts.plugins(plugin).flat_map(move |p| p.config.records(list));
+    let named = of("aggregate", "parts").chain(of("traffic-split", "rules")).chain(of("traffic-split", "split"));
+    used.extend(named.filter_map(|part| facts.service(&Ref::Name(part.spanned_str("service")?))));
     for (i, s) in facts.model.services.iter().enumerate() {
         if s.enabled && !used.contains(&i) {
             let (span, name) = match &s.name {

@@ -14,6 +14,7 @@ pub mod config;
 pub mod correlation_id;
 pub mod cors;
 pub mod filter;
+pub mod deprecation;
 pub mod form;
 pub mod hmac_auth;
 pub mod identity;
@@ -43,9 +44,11 @@ pub mod response_transformer;
 pub mod standard_webhooks;
 #[cfg(test)]
 pub mod testing;
+pub mod traffic_split;
 pub mod transform;
 pub mod unsupported;
 pub mod verdicts;
+pub mod when;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ pub const ORDER: &[&str] = &[
     "correlation-id",        // 100001: first, so that every answer and every log line has the id
     "bot-detection",         // 2500
     "cors",                  // 2000: preflights carry no credentials, so they end before authentication
+    "deprecation", // gw: what is gone is gone for everybody, so nobody need be authenticated
     "jwt",                   // 1450
     "oauth2",                // 1400
     "oauth2-introspection",  // gw: an authenticator, beside oauth2
@@ -22,6 +23,7 @@ pub const ORDER: &[&str] = &[
     "concurrency-limiting", // gw: holds a slot for the rest of the request, so it comes after the counters
     "response-ratelimiting", // 900
     "request-decompression", // gw: what reads or changes bodies comes after it, limits that cost less before
+    "traffic-split", // gw: after identity and limits, before rules that change the path of the chosen service
     "request-transformer", // 801
     "response-transformer", // 800
     "redirect",     // 779

@@ -93,6 +93,7 @@ policies! {
     BotDetection(bot_detection::BotDetection);
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
+    Deprecation(deprecation::Deprecation);
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
@@ -106,6 +107,7 @@ policies! {
     ResponseRateLimiting(response_ratelimiting::ResponseRateLimiting);
     ResponseTransformer(response_transformer::ResponseTransformer);
     StandardWebhooks(standard_webhooks::StandardWebhooks);
+    TrafficSplit(traffic_split::TrafficSplit);
     Jwt(jwt::Jwt);
     JsonXml(json_xml::JsonXml);
     Compression(compression::Compression);

@@ -2,7 +2,7 @@
 
 use super::ask::Request;
 use super::graph;
-use super::plan::{Part, Plan, Variant};
+use super::plan::{Part, Plan};
 use super::shape::Has;
 use crate::exchange::Exchange;
 use crate::json::{Json, Members, Pointer};
@@ -19,7 +19,7 @@ pub struct Choice {
 impl Choice {
     /// Reads the request's wishes; the error names a field that nobody may choose.
     pub fn of(plan: &Plan, x: &Exchange, request: &Request) -> Result<Self, String> {
-        let variant = plan.variants.iter().position(|v| fits(v, x, request));
+        let variant = plan.variants.iter().position(|v| v.when.fits(x));
         let mut fields = Vec::new();
         if !plan.fields.is_empty() {
             for name in request.arguments("fields").flat_map(|f| f.split(',')).filter(|f| !f.is_empty()) {
@@ -72,20 +72,4 @@ fn touches(part: &Part, places: &[Pointer]) -> bool {
         Some(rest) => rest.first().is_none_or(|name| part.is_list() || part.shape.has(name) != Has::Never),
         None => part.place.into.below(place).is_some(),
     })
-}
-
-fn fits(variant: &Variant, x: &Exchange, request: &Request) -> bool {
-    let header = |(name, want): &(_, super::plan::Want)| {
-        request.fields.all(name).any(|v| std::str::from_utf8(v).is_ok_and(|v| want.admits(v)))
-    };
-    let query = |(name, want): &(String, super::plan::Want)| request.arguments(name).any(|v| want.admits(v));
-    let group = || match &variant.consumers {
-        None => true,
-        Some(members) => {
-            let member = x.consumer().is_some_and(|c| members.contains(&c.id));
-            let vouched = |i: &crate::exchange::Identity| i.groups.iter().any(|g| variant.groups.contains(g));
-            member || x.identity.as_ref().is_some_and(vouched)
-        }
-    };
-    variant.headers.iter().all(header) && variant.query.iter().all(query) && group()
 }

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use super::conflict::{self, Verdict};
 use super::graph::{self, Edge};
 use super::merge::{OnConflict, Place};
-use super::plan::{Body, Combine, Each, Fallback, HeaderRule, Part, Plan, Variant, Want};
+use super::plan::{Body, Combine, Each, Fallback, HeaderRule, Part, Plan, Variant};
 use super::shape::Shape;
 use crate::diag::{Code, Diagnostic, codes, suggest};
 use crate::json::{Json, Members, Pointer};
 use crate::message::FieldName;
 use crate::model::schema::{Record, Val};
 use crate::policy::call::CallTo;
+use crate::policy::when::When;
 use crate::policy::{Cx, transform};
 use crate::source::{Span, Spanned};
 use crate::template::{Root, Template};
@@ -37,7 +36,7 @@ pub fn plan(config: &Record, cx: &mut Cx<'_>) -> Option<Plan> {
     let millis = |name| config.int(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(1);
     let count = |name| config.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
     let mut vary: Vec<FieldName> = Vec::new();
-    for (name, _) in variants.iter().flat_map(|v| &v.headers) {
+    for (name, _) in variants.iter().flat_map(|v| &v.when.headers) {
         if !vary.contains(name) {
             vary.push(name.clone());
         }
@@ -414,57 +413,9 @@ impl Compiler<'_, '_> {
         let shape = self.shape(record);
         let none = Record::default();
         let when = record.record("when").unwrap_or(&none);
-        let headers = self.wants(when, "header");
-        let query = self.wants(when, "query");
-        let groups = when.strings("consumer_group");
-        let mut members = Vec::new();
-        let model = self.cx.model;
-        for group in &groups {
-            let found =
-                model.consumer_groups.iter().find(|g| g.name.value == group.value || g.id == group.value);
-            let Some(found) = found else {
-                self.good = false;
-                let message = format!("there is no consumer group `{}`", model.shown(group));
-                self.cx.report(&codes::DANGLING_REFERENCE, group.span, message);
-                continue;
-            };
-            for consumer in &model.consumers {
-                let is = |n: &Spanned<String>| {
-                    consumer.username.as_ref().is_some_and(|u| u.value == n.value) || consumer.id == n.value
-                };
-                let in_own =
-                    consumer.groups.iter().any(|g| g.value == found.name.value || g.value == found.id);
-                if in_own || found.consumers.iter().any(is) {
-                    members.push(consumer.id.clone());
-                }
-            }
-        }
-        if when.map("header").is_empty() && when.map("query").is_empty() && groups.is_empty() {
-            self.report(record.span, "a variant for everybody", "say with `when` whom it is for");
-        }
-        Some(Variant {
-            headers: headers.into_iter().map(|(n, w)| (FieldName::new(&n), w)).collect(),
-            query,
-            consumers: (!groups.is_empty()).then_some(members),
-            groups: groups.into_iter().map(|g| g.value).collect(),
-            shape,
-        })
-    }
-
-    fn wants(&mut self, when: &Record, field: &str) -> Vec<(String, Want)> {
-        let mut out = Vec::new();
-        for (name, value) in when.map(field) {
-            let Val::Str(text) = &value.value else { continue };
-            match text.strip_prefix('~').map(Regex::new) {
-                None => out.push((name.value.clone(), Want::Text(text.clone()))),
-                Some(Ok(regex)) => out.push((name.value.clone(), Want::Match(regex))),
-                Some(Err(_)) => {
-                    let message = format!("`{text}` is no regular expression");
-                    self.report(value.span, message, "write one behind `~`, or a value without it");
-                }
-            }
-        }
-        out
+        let when = When::compile(when, record.span, "a variant", self.cx);
+        self.good &= when.is_some();
+        Some(Variant { when: when?, shape })
     }
 
     fn header_rule(&mut self, record: &Record) -> HeaderRule {

@@ -125,18 +125,10 @@ const PART: &[Field] = &[
 ];
 
 const VARIANT: &[Field] = &[
-    Field::new("when", Kind::Record(WHEN), "Whom it is for: everything that is said must hold.").extension(),
+    Field::new("when", Kind::Record(crate::policy::when::FIELDS), "Whom it is for: everything that is said must hold.").extension(),
     Field::new("select", Kind::List(&TEXT), "JSON pointers of what the answer keeps.").extension(),
     Field::new("drop", Kind::List(&TEXT), "JSON pointers of what it does not keep.").extension(),
     Field::new("rename", Kind::Map(&TEXT), "JSON pointers, and the names instead.").extension(),
-];
-
-const WHEN: &[Field] = &[
-    Field::new("header", Kind::Map(&TEXT), "Headers and their values; `~` in front makes a value a regex.")
-        .extension(),
-    Field::new("query", Kind::Map(&TEXT), "Arguments of the query and their values.").extension(),
-    Field::new("consumer_group", Kind::List(&Kind::Ref("consumer_groups")), "One of these groups.")
-        .extension(),
 ];
 
 const RESPONSE_HEADER: &[Field] = &[

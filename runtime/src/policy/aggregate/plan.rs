@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use super::merge::Place;
 use super::shape::Shape;
 use crate::json::{Json, Pointer};
 use crate::message::FieldName;
 use crate::policy::call::CallTo;
+use crate::policy::when::When;
 use crate::template::Template;
 
 /// Everything about one aggregate.
@@ -89,30 +88,8 @@ pub enum Body {
 /// Another shape of the answer for some clients.
 #[derive(Debug)]
 pub struct Variant {
-    pub headers: Vec<(FieldName, Want)>,
-    pub query: Vec<(String, Want)>,
-    /// Ids of the members of the groups; `None` for everybody.
-    pub consumers: Option<Vec<String>>,
-    /// Names of the groups, for those that an authenticator vouches for.
-    pub groups: Vec<String>,
+    pub when: When,
     pub shape: Shape,
-}
-
-/// What a value must be.
-#[derive(Debug)]
-pub enum Want {
-    Text(String),
-    Match(Regex),
-}
-
-impl Want {
-    /// Whether a value is as wanted.
-    pub fn admits(&self, value: &str) -> bool {
-        match self {
-            Self::Text(text) => text == value,
-            Self::Match(regex) => regex.is_match(value),
-        }
-    }
 }
 
 /// A header of the answer, from the parts'.
