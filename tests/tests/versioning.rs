@@ -17,7 +17,10 @@ fn old_contracts_hold_and_new_versions_are_tried() {
 
     let v1 = curl(&["/v1/orders/7"]);
     let json: serde_json::Value = serde_json::from_slice(&v1.body).expect("JSON");
-    assert_eq!((v1.status(), &json["id"], &json["customer_name"], &json["version"]), (200, &7.into(), &"Ann".into(), &1.into()));
+    assert_eq!(
+        (v1.status(), &json["id"], &json["customer_name"], &json["version"]),
+        (200, &7.into(), &"Ann".into(), &1.into())
+    );
     assert!(json.get("links").is_none() && json.get("order_id").is_none(), "{json}");
     assert_eq!(v1.field("x-api-version"), Some("1"));
     assert_eq!(v1.field("deprecation"), Some("@1772323200"));

@@ -145,8 +145,10 @@ pub fn upstreams(facts: &Facts<'_>, diags: &mut Diags) {
 pub fn services(facts: &Facts<'_>, diags: &mut Diags) {
     let mut used: HashSet<usize> =
         facts.model.routes.iter().filter_map(|r| facts.service(r.service.as_ref()?)).collect();
-    let of = |plugin: &str, list: &'static str| facts.plugins(plugin).flat_map(move |p| p.config.records(list));
-    let named = of("aggregate", "parts").chain(of("traffic-split", "rules")).chain(of("traffic-split", "split"));
+    let of =
+        |plugin: &str, list: &'static str| facts.plugins(plugin).flat_map(move |p| p.config.records(list));
+    let named =
+        of("aggregate", "parts").chain(of("traffic-split", "rules")).chain(of("traffic-split", "split"));
     used.extend(named.filter_map(|part| facts.service(&Ref::Name(part.spanned_str("service")?))));
     for (i, s) in facts.model.services.iter().enumerate() {
         if s.enabled && !used.contains(&i) {

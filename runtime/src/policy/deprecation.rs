@@ -174,7 +174,13 @@ mod tests {
     fn dates_are_checked() {
         refuses::<Deprecation>(json!({"deprecated": "soon"}), "`soon` is no date");
         refuses::<Deprecation>(json!({"deprecated": "2026-01-01T10:00:00"}), "is no date");
-        refuses::<Deprecation>(json!({"deprecated": "2026-02-01", "sunset": "2026-01-01"}), "comes before the deprecation");
-        refuses::<Deprecation>(json!({"deprecated": "2026-02-01", "after_sunset": "refuse"}), "without a sunset");
+        refuses::<Deprecation>(
+            json!({"deprecated": "2026-02-01", "sunset": "2026-01-01"}),
+            "comes before the deprecation",
+        );
+        refuses::<Deprecation>(
+            json!({"deprecated": "2026-02-01", "after_sunset": "refuse"}),
+            "without a sunset",
+        );
     }
 }

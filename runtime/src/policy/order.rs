@@ -6,7 +6,7 @@ pub const ORDER: &[&str] = &[
     "correlation-id",        // 100001: first, so that every answer and every log line has the id
     "bot-detection",         // 2500
     "cors",                  // 2000: preflights carry no credentials, so they end before authentication
-    "deprecation", // gw: what is gone is gone for everybody, so nobody need be authenticated
+    "deprecation",           // gw: what is gone is gone for everybody, so nobody need be authenticated
     "jwt",                   // 1450
     "oauth2",                // 1400
     "oauth2-introspection",  // gw: an authenticator, beside oauth2

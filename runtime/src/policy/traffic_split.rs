@@ -58,7 +58,8 @@ and timeouts are those of the chosen one. Services that speak gRPC cannot be mix
 };
 
 const FIELDS: &[Field] = &[
-    Field::new("rules", Kind::List(&Kind::Record(RULE)), "Who goes where in any case; the first that fits.").extension(),
+    Field::new("rules", Kind::List(&Kind::Record(RULE)), "Who goes where in any case; the first that fits.")
+        .extension(),
     Field::new("split", Kind::List(&Kind::Record(SHARE)), "Shares of the rest.").extension(),
     Field::new(
         "sticky",
@@ -72,15 +73,20 @@ const FIELDS: &[Field] = &[
 ];
 
 const RULE: &[Field] = &[
-    Field::new("when", Kind::Record(when::FIELDS), "Whom it is for: everything that is said must hold.").extension(),
+    Field::new("when", Kind::Record(when::FIELDS), "Whom it is for: everything that is said must hold.")
+        .extension(),
     Field::new("service", Kind::Ref("services"), "The service.").required().extension(),
 ];
 
 const SHARE: &[Field] = &[
     Field::new("service", Kind::Ref("services"), "The service.").required().extension(),
-    Field::new("weight", Kind::Int { min: 0, max: 1_000_000 }, "Its share, as part of the sum of all weights.")
-        .required()
-        .extension(),
+    Field::new(
+        "weight",
+        Kind::Int { min: 0, max: 1_000_000 },
+        "Its share, as part of the sum of all weights.",
+    )
+    .required()
+    .extension(),
 ];
 
 /// See the module.
@@ -271,8 +277,11 @@ fn service(record: &Record, cx: &mut Cx<'_>) -> Option<ServiceId> {
     if let Some(CallTo::Service(id)) = CallTo::service(model, &name) {
         return Some(id);
     }
-    let mut diagnostic =
-        Diagnostic::new(&codes::DANGLING_REFERENCE, name.span, format!("there is no service `{}`", model.shown(&name)));
+    let mut diagnostic = Diagnostic::new(
+        &codes::DANGLING_REFERENCE,
+        name.span,
+        format!("there is no service `{}`", model.shown(&name)),
+    );
     let names = model.services.iter().filter_map(|s| s.name.as_ref()).map(|n| n.as_str());
     if let Some(near) = suggest::nearest(&name, names) {
         diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
@@ -331,7 +340,8 @@ mod tests {
         let mut split = split(&[1, 1]);
         split.sticky = Sticky::Cookie("side".to_owned());
         let mut x = crate::policy::testing::exchange("GET /");
-        x.snapshot = crate::exchange::SnapshotRef::new(std::sync::Arc::new(crate::snapshot::Snapshot::default()));
+        x.snapshot =
+            crate::exchange::SnapshotRef::new(std::sync::Arc::new(crate::snapshot::Snapshot::default()));
         let mut cookie = None;
         let first = split.share(&x, &mut cookie);
         let value = cookie.expect("a new client gets one");

@@ -14,7 +14,8 @@ pub const FIELDS: &[Field] = &[
     Field::new("header", Kind::Map(&TEXT), "Headers and their values; `~` in front makes a value a regex.")
         .extension(),
     Field::new("query", Kind::Map(&TEXT), "Arguments of the query and their values.").extension(),
-    Field::new("consumer_group", Kind::List(&Kind::Ref("consumer_groups")), "One of these groups.").extension(),
+    Field::new("consumer_group", Kind::List(&Kind::Ref("consumer_groups")), "One of these groups.")
+        .extension(),
 ];
 
 /// Everything that must hold.
@@ -98,8 +99,12 @@ fn wants(record: &Record, field: &str, cx: &mut Cx<'_>) -> Option<Vec<(String, W
             Some(Ok(regex)) => Want::Match(regex),
             Some(Err(_)) => {
                 cx.diags.push(
-                    Diagnostic::new(&codes::INVALID_VALUE, value.span, format!("`{text}` is no regular expression"))
-                        .help("write one behind `~`, or a value without it"),
+                    Diagnostic::new(
+                        &codes::INVALID_VALUE,
+                        value.span,
+                        format!("`{text}` is no regular expression"),
+                    )
+                    .help("write one behind `~`, or a value without it"),
                 );
                 out = None;
                 continue;

@@ -125,7 +125,12 @@ const PART: &[Field] = &[
 ];
 
 const VARIANT: &[Field] = &[
-    Field::new("when", Kind::Record(crate::policy::when::FIELDS), "Whom it is for: everything that is said must hold.").extension(),
+    Field::new(
+        "when",
+        Kind::Record(crate::policy::when::FIELDS),
+        "Whom it is for: everything that is said must hold.",
+    )
+    .extension(),
     Field::new("select", Kind::List(&TEXT), "JSON pointers of what the answer keeps.").extension(),
     Field::new("drop", Kind::List(&TEXT), "JSON pointers of what it does not keep.").extension(),
     Field::new("rename", Kind::Map(&TEXT), "JSON pointers, and the names instead.").extension(),
