@@ -1,7 +1,6 @@
 //! The running gateway: its threads, and what can be done to them from outside.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::effect;
+use crate::model::gateway::Address;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::reloads::Reloads;
@@ -42,7 +42,7 @@ pub struct Server {
     pub common: Arc<Common>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
-    pub addrs: Vec<SocketAddr>,
+    pub addrs: Vec<Address>,
 }
 
 impl Server {
@@ -85,7 +85,7 @@ impl Server {
         if let Some(options) = options.admin {
             admin::spawn(options, metrics, stopped)?;
         }
-        let addrs = options.listeners.iter().map(|l| l.addr).collect();
+        let addrs = options.listeners.iter().map(|l| l.addr.clone()).collect();
         Ok(Self { common, stop, workers, addrs })
     }
 
@@ -118,6 +118,7 @@ fn common(snapshot: Snapshot, overrides: Vec<Override>, connections_max: usize) 
         per_ip: Mutex::default(),
         over_limit: AtomicU64::new(0),
         over_ip_limit: AtomicU64::new(0),
+        proxy_refused: AtomicU64::new(0),
         next_connection: AtomicU64::new(1),
     })
 }

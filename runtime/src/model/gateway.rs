@@ -49,12 +49,56 @@ pub enum RouterFlavor {
 }
 
 /// One address to accept connections on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    pub addr: SocketAddr,
+    pub addr: Address,
     pub tls: bool,
     /// A PROXY protocol header comes before everything else.
     pub proxy_protocol: bool,
+    /// Permissions of a Unix socket's file.
+    pub mode: u32,
+}
+
+impl Listener {
+    /// A listener for clear text, or for TLS.
+    pub fn new(addr: Address, tls: bool) -> Self {
+        Self { addr, tls, proxy_protocol: false, mode: SOCKET_MODE }
+    }
+}
+
+/// Permissions of a Unix socket's file unless the config says otherwise: its owner and group may connect.
+pub const SOCKET_MODE: u32 = 0o660;
+
+/// Where connections are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// The path of a socket's file.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // The kernel has room for 107 bytes and an end.
+            return match path.starts_with('/') && path.len() < 108 {
+                true => Ok(Self::Unix(PathBuf::from(path))),
+                false => Err("expected an absolute path of at most 107 bytes after `unix:`".to_owned()),
+            };
+        }
+        text.parse().map(Self::Ip).map_err(|_| "expected ADDRESS:PORT or unix:/PATH".to_owned())
+    }
 }
 
 /// Bounds on size and count. Requests beyond them are refused, never truncated.

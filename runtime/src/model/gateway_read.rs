@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::gateway::{
-    AccessLog, CaFile, ClientAuth, Gateway, Limits, Listener, RouterFlavor, Timeouts, TlsSettings,
+    AccessLog, Address, CaFile, ClientAuth, Gateway, Limits, Listener, RouterFlavor, Timeouts, TlsSettings,
 };
 use super::read::Reader;
 use super::rules;
@@ -98,10 +98,11 @@ const TLS: &[Field] = &[
 ];
 
 const LISTENER: &[Field] = &[
-    Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`.").required(),
+    Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`; or a Unix socket: `unix:/run/gw.sock`.").required(),
     Field::new("tls", Kind::Bool, "Whether connections are TLS.").default("false"),
-    Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header comes before everything else.")
+    Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header (version 1 or 2) comes before everything else. Peers that are not in `trusted_ips` are turned away.")
         .default("false"),
+    Field::new("mode", TEXT, "Permissions of a Unix socket, as octal digits.").default("\"660\""),
 ];
 
 const REDIS: &[Field] = &[Field::new(
@@ -234,35 +235,62 @@ fn listeners(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Vec<Listener> {
 }
 
 fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
-    let Some(text) = node.text() else {
+    let mut listener;
+    if let Some(text) = node.text() {
+        let mut words = text.split_whitespace();
+        listener = Listener::new(listener_address(reader, words.next().unwrap_or_default(), node.span)?, false);
+        for word in words {
+            match word {
+                "ssl" | "tls" => listener.tls = true,
+                "proxy_protocol" => listener.proxy_protocol = true,
+                // nginx's words for what gw does anyway.
+                "http2" | "reuseport" | "deferred" | "bind" => {}
+                word if word.starts_with("backlog=") => {}
+                word => {
+                    let message = format!("`listeners`: `{word}` means nothing after an address");
+                    let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
+                    let help = "write `ADDRESS:PORT` or `unix:/PATH`, then `ssl` and `proxy_protocol` as needed";
+                    reader.diags.push(diagnostic.help(help));
+                }
+            }
+        }
+    } else {
         let record = reader.within("listeners", |r| r.record(node, LISTENER, "a listener"));
-        let addr = address(reader, record.str("address")?, record.span_of("address"), "`listeners`")?;
-        return Some(Listener {
-            addr,
-            tls: record.bool("tls"),
-            proxy_protocol: record.bool("proxy_protocol"),
-        });
-    };
-    let mut words = text.split_whitespace();
-    let addr = address(reader, words.next().unwrap_or_default(), node.span, "`listeners`")?;
-    let mut listener = Listener { addr, tls: false, proxy_protocol: false };
-    for word in words {
-        match word {
-            "ssl" | "tls" => listener.tls = true,
-            "proxy_protocol" => listener.proxy_protocol = true,
-            // nginx's words for what gw does anyway.
-            "http2" | "reuseport" | "deferred" | "bind" => {}
-            word if word.starts_with("backlog=") => {}
-            word => {
-                let message = format!("`listeners`: `{word}` means nothing after an address");
-                let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
-                reader
-                    .diags
-                    .push(diagnostic.help("write `ADDRESS:PORT`, then `ssl` and `proxy_protocol` as needed"));
+        let addr = listener_address(reader, record.str("address")?, record.span_of("address"))?;
+        listener = Listener::new(addr, record.bool("tls"));
+        listener.proxy_protocol = record.bool("proxy_protocol");
+        if let Some(mode) = record.spanned_str("mode") {
+            match u32::from_str_radix(&mode, 8).ok().filter(|m| *m <= 0o777) {
+                Some(bits) => listener.mode = bits,
+                None => {
+                    let message = "`listeners`: invalid mode";
+                    let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, mode.span, message);
+                    reader.diags.push(diagnostic.help("write three octal digits as text: `mode: \"660\"`"));
+                }
             }
         }
     }
+    if listener.tls && matches!(listener.addr, Address::Unix(_)) {
+        let message = "`listeners`: a Unix socket takes no TLS";
+        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.head(), message);
+        reader.diags.push(diagnostic.help("nobody listens in between: leave TLS to listeners on the network"));
+        return None;
+    }
     Some(listener)
+}
+
+fn listener_address(reader: &mut Reader<'_, '_>, text: &str, span: Span) -> Option<Address> {
+    if !text.starts_with("unix:") {
+        return address(reader, text, span, "`listeners`").map(Address::Ip);
+    }
+    match text.parse() {
+        Ok(addr) => Some(addr),
+        Err(e) => {
+            let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, format!("`listeners`: {e}"));
+            reader.diags.push(diagnostic.help("write `unix:/run/gw/gw.sock`"));
+            None
+        }
+    }
 }
 
 fn address(reader: &mut Reader<'_, '_>, text: &str, span: Span, what: &str) -> Option<SocketAddr> {

@@ -301,6 +301,7 @@ impl Metrics {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let over = load(&self.common.over_limit);
         let over_ip = load(&self.common.over_ip_limit);
+        let no_proxy = load(&self.common.proxy_refused);
         simple(out, "gw_config_last_reload_success", "gauge", "whether the last attempt succeeded", fine);
         simple(
             out,
@@ -314,9 +315,9 @@ impl Metrics {
             out,
             "gw_connections_refused_total",
             "counter",
-            "client connections closed at once, by the limit",
+            "client connections closed at once, by the reason",
         );
-        for (limit, n) in [("connections", over), ("connections_per_ip", over_ip)] {
+        for (limit, n) in [("connections", over), ("connections_per_ip", over_ip), ("proxy_protocol", no_proxy)] {
             let _ = writeln!(out, "gw_connections_refused_total{{limit=\"{limit}\"}} {n}");
         }
         simple(out, "gw_panics_total", "counter", "bugs that ended a request", crate::panics::count());

@@ -39,6 +39,8 @@ pub struct Common {
     /// Connections closed at once because there were too many, of all and of one address.
     pub over_limit: AtomicU64,
     pub over_ip_limit: AtomicU64,
+    /// Connections closed for want of a PROXY protocol header from a trusted peer.
+    pub proxy_refused: AtomicU64,
     /// The number that the next client connection gets.
     pub next_connection: AtomicU64,
 }
@@ -209,27 +211,16 @@ impl Worker {
         RequestId(id)
     }
 
-    /// Counts a client connection in; `None` if there is no room for one from this address.
-    pub fn admit(self: &Rc<Self>, ip: IpAddr) -> Option<Admitted> {
+    /// Counts a client connection in; `None` if there is no room for one.
+    pub fn admit(self: &Rc<Self>) -> Option<Admitted> {
         let snapshot = self.snapshot();
         let limits = &snapshot.gateway.limits;
         let common = &self.common;
         let all = common.connections.fetch_add(1, Ordering::Relaxed);
-        let mut admitted = Admitted { worker: Rc::clone(self), ip: None };
+        let admitted = Admitted { worker: Rc::clone(self), ip: None };
         if all >= limits.connections.min(common.connections_max) {
             common.over_limit.fetch_add(1, Ordering::Relaxed);
             return None;
-        }
-        if limits.connections_per_ip > 0 {
-            let ip = ip.to_canonical();
-            let mut per_ip = common.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let here = per_ip.entry(ip).or_insert(0);
-            if *here >= limits.connections_per_ip {
-                common.over_ip_limit.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-            *here += 1;
-            admitted.ip = Some(ip);
         }
         Some(admitted)
     }
@@ -240,6 +231,28 @@ pub struct Admitted {
     worker: Rc<Worker>,
     /// Where connections of one address are counted, too.
     ip: Option<IpAddr>,
+}
+
+impl Admitted {
+    /// Counts the connection to its client's address; false if that has enough of them.
+    pub fn from_ip(&mut self, ip: IpAddr) -> bool {
+        let snapshot = self.worker.snapshot();
+        let most = snapshot.gateway.limits.connections_per_ip;
+        if most == 0 {
+            return true;
+        }
+        let common = &self.worker.common;
+        let ip = ip.to_canonical();
+        let mut per_ip = common.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = per_ip.entry(ip).or_insert(0);
+        if *here >= most {
+            common.over_ip_limit.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        *here += 1;
+        self.ip = Some(ip);
+        true
+    }
 }
 
 impl Drop for Admitted {

@@ -13,6 +13,7 @@ pub mod io;
 pub mod listen;
 pub mod pipeline;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod request_body;
 pub mod respond;
 pub mod run;

@@ -1,5 +1,7 @@
 //! A worker's thread: takes connections, serves them, and ends when it has drained.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +16,8 @@ use super::deadline::FRESH;
 use super::h1::{self, End};
 use super::h2;
 use super::io::Io;
-use super::listen::{Accepted, Listener, Slot, accept};
+use super::listen::{Accepted, Listener, Slot, Stream, accept};
+use super::proxy_protocol::{self, Header};
 use crate::exchange::Client;
 use crate::http1::Buffer;
 use crate::telemetry::Sink;
@@ -138,28 +141,45 @@ async fn housekeeping(worker: Rc<Worker>) {
 
 /// One client connection.
 async fn connection(worker: Rc<Worker>, accepted: Accepted) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) else { return };
-    let Some(_admitted) = worker.admit(accepted.peer.ip()) else { return };
+    let Accepted { stream, mut peer, mut local, tls, proxied } = accepted;
+    let local_socket = matches!(stream, Stream::Unix(_));
+    let Ok(mut io) = stream.into_io() else { return };
+    let Some(mut admitted) = worker.admit() else { return };
+    if proxied {
+        match Box::pin(proxy_header(&worker, &mut io, peer, local_socket)).await {
+            Some(Header::Proxied { source, destination }) => (peer, local) = (source, destination),
+            Some(Header::Own) => {}
+            None => {
+                worker.common.proxy_refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+    // Everyone on this machine has the same address.
+    if (!local_socket || proxied) && !admitted.from_ip(peer.ip()) {
+        return;
+    }
     let mut client = Client {
-        peer: accepted.peer,
-        peer_text: Rc::from(accepted.peer.ip().to_canonical().to_string()),
-        ip: accepted.peer.ip(),
+        peer,
+        peer_text: Rc::from(peer.ip().to_canonical().to_string()),
+        ip: peer.ip(),
         trusted: false,
-        tls: accepted.tls,
+        tls,
         sni: None,
-        local: accepted.local,
+        local,
         connection: worker.common.next_connection.fetch_add(1, Ordering::Relaxed),
         connection_requests: 0,
     };
-    if !accepted.tls {
-        return finish(h1::serve(Rc::clone(&worker), Io::Tcp(stream), client.clone()).await, worker, client)
-            .await;
-    }
+    let stream = match io {
+        Io::Tcp(stream) if tls => stream,
+        io => return finish(h1::serve(Rc::clone(&worker), io, client.clone()).await, worker, client).await,
+    };
     let snapshot = worker.snapshot();
     let Some(config) = snapshot.server_tls.clone() else { return };
     let patience = snapshot.gateway.timeouts.tls_handshake;
     drop(snapshot);
-    let Some(stream) = handshake(&worker, config, stream, patience).await else { return };
+    let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+    let Some(Ok(stream)) = within(&worker, patience, Box::pin(accept)).await else { return };
     let (_, session) = stream.get_ref();
     client.sni = session.server_name().map(|n| Rc::from(n.to_ascii_lowercase()));
     let is_h2 = session.alpn_protocol() == Some(b"h2");
@@ -171,21 +191,30 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-/// The TLS handshake, within its time. Draining shortens that, as it does for a first request.
-async fn handshake(
-    worker: &Worker,
-    config: Arc<rustls::ServerConfig>,
-    stream: tokio::net::TcpStream,
-    patience: Duration,
-) -> Option<tokio_rustls::server::TlsStream<tokio::net::TcpStream>> {
+/// What a balancer says of the connection; none if it says nothing that can be understood, not in time, or if nobody
+/// has said that it is to be believed.
+async fn proxy_header(worker: &Worker, io: &mut Io, peer: SocketAddr, local_socket: bool) -> Option<Header> {
+    let snapshot = worker.snapshot();
+    let ip = peer.ip().to_canonical();
+    // Who may open a Unix socket is a matter of its file.
+    if !local_socket && !snapshot.gateway.trusted_ips.iter().any(|net| net.contains(&ip)) {
+        return None;
+    }
+    let patience = snapshot.gateway.timeouts.header;
+    drop(snapshot);
+    within(worker, patience, Box::pin(proxy_protocol::read(io))).await?.ok()
+}
+
+/// Waits for what must come before a connection's first request, within its time. Draining shortens that, as it does
+/// for the request itself.
+async fn within<F: Future + Unpin>(worker: &Worker, patience: Duration, mut wait: F) -> Option<F::Output> {
     let watch = worker.deadlines.watch();
     match worker.draining.get() {
         true => watch.arm(patience.min(FRESH)),
         false => watch.arm_fresh(patience),
     }
-    let mut accept = Box::pin(tokio_rustls::TlsAcceptor::from(config).accept(stream));
-    std::future::poll_fn(|cx| match accept.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(done.ok()),
+    std::future::poll_fn(|cx| match Pin::new(&mut wait).poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending if watch.poll_over(cx) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })

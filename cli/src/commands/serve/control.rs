@@ -135,10 +135,9 @@ impl Control<'_> {
     fn note_what_stays(&self, new: &Gateway) {
         let old = &self.begun;
         let args = self.args;
-        let listeners = |g: &Gateway| g.listeners.iter().map(|l| (l.addr, l.tls)).collect::<Vec<_>>();
         let by_flag = !args.listen.is_empty() || !args.listen_tls.is_empty();
         for (name, changed) in [
-            ("listeners", !by_flag && listeners(old) != listeners(new)),
+            ("listeners", !by_flag && old.listeners != new.listeners),
             ("workers", args.workers.is_none() && old.workers != new.workers),
             ("admin", args.admin.is_none() && old.admin != new.admin),
             ("counter_file", !args.dev && old.counter_file != new.counter_file),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gw_runtime::admin::{self, config::Submission};
-use gw_runtime::model::gateway::RouterFlavor;
+use gw_runtime::model::gateway::{Address, RouterFlavor};
 use gw_runtime::server::{Options, Server};
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::upstream::dns::Override;
@@ -37,9 +37,10 @@ pub struct Args {
     /// The config; `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Listen for HTTP/1 and HTTP/2 without TLS here (repeatable) [default: the config's, else 0.0.0.0:8000]
+    /// Listen for HTTP/1 and HTTP/2 without TLS here, or on a Unix socket with `unix:/PATH` (repeatable) [default: the
+    /// config's, else 0.0.0.0:8000]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
     /// Listen for TLS here (repeatable)
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen_tls: Vec<SocketAddr>,
@@ -142,7 +143,7 @@ fn serve(
     notes: &[String],
 ) -> anyhow::Result<bool> {
     let log: Option<Log> = options.log.clone();
-    let tls: Vec<bool> = options.listeners.iter().map(|l| l.tls).collect();
+    let tls: Vec<bool> = options.listeners.iter().map(|l| l.asked.tls).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody can see that the gateway is there: a signal without a handler ends the process.
     let mut signals = {
@@ -152,12 +153,15 @@ fn serve(
     let begun = snapshot.gateway.clone();
     let server = Server::start(snapshot, options)
         .map_err(|e| WithCode(Code::Environment, format!("cannot start: {e}")))?;
-    let listening: Vec<(SocketAddr, bool)> = server.addrs.iter().copied().zip(tls).collect();
+    let listening: Vec<(Address, bool)> = server.addrs.iter().cloned().zip(tls).collect();
     match &loader.dev {
         Some(dev) => print(&dev.banner(&listening, notes, render::colour()))?,
         None => {
             for (addr, tls) in listening {
-                eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" });
+                match addr {
+                    Address::Unix(_) => eprintln!("listening on {addr}"),
+                    Address::Ip(_) => eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" }),
+                }
             }
         }
     }

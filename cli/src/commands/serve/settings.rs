@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use gw_runtime::limit::LocalStore;
 use gw_runtime::limit::counter_file::{CounterFile, Keeper};
 use gw_runtime::model::Gateway;
-use gw_runtime::model::gateway::AccessLog;
+use gw_runtime::model::gateway::{self, AccessLog, Address};
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::telemetry::access_log::Log;
 use gw_runtime::worker::listen::{self, Listener};
@@ -25,36 +25,47 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 
 /// Binds every listener.
 pub fn listeners(args: &Args, gateway: &Gateway) -> Result<Vec<Listener>, WithCode> {
-    let mut wanted: Vec<(SocketAddr, bool)> = Vec::new();
-    wanted.extend(args.listen.iter().map(|a| (*a, false)));
-    wanted.extend(args.listen_tls.iter().map(|a| (*a, true)));
+    wanted(args, gateway)?.iter().map(bind).collect()
+}
+
+/// What is to be listened on: what the flags say, else the config, else Kong's port.
+fn wanted(args: &Args, gateway: &Gateway) -> Result<Vec<gateway::Listener>, WithCode> {
+    let clear = args.listen.iter().map(|a| gateway::Listener::new(a.clone(), false));
+    let tls = args.listen_tls.iter().map(|a| gateway::Listener::new(Address::Ip(*a), true));
+    let mut wanted: Vec<_> = clear.chain(tls).collect();
     if wanted.is_empty() {
-        if let Some(l) = gateway.listeners.iter().find(|l| l.proxy_protocol) {
-            // Serving it as if nothing came before the request would refuse every client of the proxy.
-            let message =
-                format!("the listener {} asks for `proxy_protocol`, which gw cannot speak yet", l.addr);
-            return Err(WithCode(Code::Usage, message));
-        }
-        wanted.extend(gateway.listeners.iter().map(|l| (l.addr, l.tls)));
+        wanted.clone_from(&gateway.listeners);
     }
     if wanted.is_empty() {
-        wanted.push((SocketAddr::from(([0, 0, 0, 0], 8000)), false));
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 8000));
+        wanted.push(gateway::Listener::new(Address::Ip(everywhere), false));
     }
-    wanted.into_iter().map(|(addr, tls)| bind(addr, tls)).collect()
+    let proxied = |l: &&gateway::Listener| l.proxy_protocol && matches!(l.addr, Address::Ip(_));
+    if let Some(l) = wanted.iter().find(proxied).filter(|_| gateway.trusted_ips.is_empty()) {
+        let message = format!(
+            "the listener {} asks for `proxy_protocol`, but nobody is trusted to speak it: name the balancers in \
+             `gateway.trusted_ips` or with --trusted-ip",
+            l.addr
+        );
+        return Err(WithCode(Code::Usage, message));
+    }
+    Ok(wanted)
 }
 
 /// Binds one listener.
-pub fn bind(addr: SocketAddr, tls: bool) -> Result<Listener, WithCode> {
-    listen::bind(addr, tls).map_err(|e| {
+pub fn bind(wanted: &gateway::Listener) -> Result<Listener, WithCode> {
+    listen::bind(wanted).map_err(|e| {
+        let unix = matches!(wanted.addr, Address::Unix(_));
         let hint = match e.kind() {
-            std::io::ErrorKind::AddrInUse if tls => {
+            std::io::ErrorKind::AddrInUse if unix => ": another process listens there, or it is no socket",
+            std::io::ErrorKind::AddrInUse if wanted.tls => {
                 ": another process listens there; choose another with --listen-tls"
             }
             std::io::ErrorKind::AddrInUse => ": another process listens there; choose another with --listen",
-            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need privileges",
+            std::io::ErrorKind::PermissionDenied if !unix => ": ports below 1024 need privileges",
             _ => "",
         };
-        WithCode(Code::Environment, format!("cannot listen on {addr}: {e}{hint}"))
+        WithCode(Code::Environment, format!("cannot listen on {}: {e}{hint}", wanted.addr))
     })
 }
 

@@ -15,11 +15,12 @@ mod reach;
 mod stand_in;
 
 use std::cell::{Ref, RefCell};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use gw_runtime::check::Checked;
 use gw_runtime::model::Model;
+use gw_runtime::model::gateway::Address;
 use gw_runtime::tls::PemPair;
 use gw_runtime::upstream::dns::Override;
 
@@ -102,10 +103,15 @@ impl Dev {
     }
 
     /// What to show once the gateway listens. `notes` tell of listeners that are not where they should be.
-    pub fn banner(&self, listening: &[(SocketAddr, bool)], notes: &[String], colour: bool) -> String {
+    pub fn banner(&self, listening: &[(Address, bool)], notes: &[String], colour: bool) -> String {
         let state = self.state.borrow();
         self.shown.replace(state.stand_ins.clone());
-        let places = curl::Places::new(listening, state.certificate.as_ref().map(|_| self.authority.path()));
+        let ip = |(addr, tls): &(Address, bool)| match addr {
+            Address::Ip(addr) => Some((*addr, *tls)),
+            Address::Unix(_) => None,
+        };
+        let listening: Vec<_> = listening.iter().filter_map(ip).collect();
+        let places = curl::Places::new(&listening, state.certificate.as_ref().map(|_| self.authority.path()));
         banner::Banner { files: &self.files, stand_ins: &state.stand_ins, places: &places, notes, colour }
             .render(&state.examples)
     }
