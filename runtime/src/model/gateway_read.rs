@@ -238,7 +238,8 @@ fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
     let mut listener;
     if let Some(text) = node.text() {
         let mut words = text.split_whitespace();
-        listener = Listener::new(listener_address(reader, words.next().unwrap_or_default(), node.span)?, false);
+        listener =
+            Listener::new(listener_address(reader, words.next().unwrap_or_default(), node.span)?, false);
         for word in words {
             match word {
                 "ssl" | "tls" => listener.tls = true,
@@ -249,7 +250,8 @@ fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
                 word => {
                     let message = format!("`listeners`: `{word}` means nothing after an address");
                     let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
-                    let help = "write `ADDRESS:PORT` or `unix:/PATH`, then `ssl` and `proxy_protocol` as needed";
+                    let help =
+                        "write `ADDRESS:PORT` or `unix:/PATH`, then `ssl` and `proxy_protocol` as needed";
                     reader.diags.push(diagnostic.help(help));
                 }
             }
@@ -273,7 +275,9 @@ fn listener(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Listener> {
     if listener.tls && matches!(listener.addr, Address::Unix(_)) {
         let message = "`listeners`: a Unix socket takes no TLS";
         let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.head(), message);
-        reader.diags.push(diagnostic.help("nobody listens in between: leave TLS to listeners on the network"));
+        reader
+            .diags
+            .push(diagnostic.help("nobody listens in between: leave TLS to listeners on the network"));
         return None;
     }
     Some(listener)

@@ -317,7 +317,9 @@ impl Metrics {
             "counter",
             "client connections closed at once, by the reason",
         );
-        for (limit, n) in [("connections", over), ("connections_per_ip", over_ip), ("proxy_protocol", no_proxy)] {
+        for (limit, n) in
+            [("connections", over), ("connections_per_ip", over_ip), ("proxy_protocol", no_proxy)]
+        {
             let _ = writeln!(out, "gw_connections_refused_total{{limit=\"{limit}\"}} {n}");
         }
         simple(out, "gw_panics_total", "counter", "bugs that ended a request", crate::panics::count());

@@ -160,7 +160,9 @@ fn serve(
             for (addr, tls) in listening {
                 match addr {
                     Address::Unix(_) => eprintln!("listening on {addr}"),
-                    Address::Ip(_) => eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" }),
+                    Address::Ip(_) => {
+                        eprintln!("listening on {}://{addr}", if tls { "https" } else { "http" })
+                    }
                 }
             }
         }
