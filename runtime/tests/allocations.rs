@@ -9,6 +9,7 @@ use gw_runtime::check;
 use gw_runtime::compile;
 use gw_runtime::env::Env;
 use gw_runtime::front::{self, Input, LoadOptions};
+use gw_runtime::model::gateway;
 use gw_runtime::server::{Options, Server};
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::snapshot::shared::Shared;
@@ -54,8 +55,9 @@ fn snapshot(config: &str) -> Snapshot {
 
 /// Allocations per request over one connection that is warm.
 fn count(config: &str, request: &str, status: &str) -> f64 {
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
-    let addr = listener.addr;
+    let asked = gateway::Listener::new("127.0.0.1:0".parse().unwrap(), false);
+    let listener = listen::bind(&asked).unwrap();
+    let addr = listener.addr.clone();
     let options = Options {
         listeners: vec![listener],
         workers: 1,
@@ -66,6 +68,7 @@ fn count(config: &str, request: &str, status: &str) -> f64 {
         hash: String::new(),
     };
     let server = Server::start(snapshot(config), options).unwrap();
+    let gateway::Address::Ip(addr) = addr else { panic!("an address of the network was asked for") };
     let mut client = TcpStream::connect(addr).unwrap();
     let mut buffer = [0_u8; 4096];
     let mut one = |status: &str| {
