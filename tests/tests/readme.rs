@@ -57,6 +57,7 @@ fn every_command_is_one_that_gw_understands() {
     let mut files = vec![readme()];
     let docs = std::fs::read_dir(repository().join("docs")).expect("there are docs");
     files.extend(docs.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
+    files.push(repository().join("fixtures/orders/README.md"));
     for file in &files {
         for command in commands(file) {
             let help = bash(&command, "--help");
@@ -103,6 +104,40 @@ fn the_first_two_commands_show_what_they_promise() {
     }
     for part in ["429", "limit of alice", "held"] {
         assert!(report.contains(part), "`{part}` not in {report}");
+    }
+}
+
+#[test]
+fn the_commands_about_the_order_service_work() {
+    let file = repository().join("fixtures/orders/README.md");
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("gw ")).collect();
+    assert_eq!(lines.len(), 8, "{lines:#?}");
+    for (start, part) in [
+        ("gw token mint", "eyJ"),
+        ("gw token mint", "bob"),
+        ("gw validate", "kong.yaml: ok"),
+        ("gw validate", "every request to route `orders-route` gets 401"),
+    ]
+    .iter()
+    .enumerate()
+    .map(|(i, (start, part))| (lines.iter().filter(|l| l.starts_with(start)).nth(i % 2), part))
+    {
+        let line = start.expect("a command of that name");
+        let said = bash(line, "");
+        assert!(said.contains(part), "`{line}`: {said}");
+    }
+    let serve: Vec<&str> = lines[0].split(' ').skip(1).chain(FREE.iter().copied()).collect();
+    let dev = Dev::run(&serve);
+    let token = dev.command("orders-route");
+    let bare = dev.command("without credentials").to_owned();
+    for (command, more, parts) in [
+        (token, "-sS", &["200", "x-correlation-id", "ratelimit-remaining: 99"][..]),
+        (&bare, "-sS", &["401"]),
+        (token, "-sS -X DELETE", &["404"]),
+    ] {
+        let answer = bash(command, more).to_lowercase();
+        assert!(parts.iter().all(|p| answer.contains(p)), "`{command} {more}`: {answer}");
     }
 }
 

@@ -221,9 +221,9 @@ fn client_config_with(
     Ok(Arc::new(config))
 }
 
-/// Takes any certificate: Kong's default for upstreams. `gw validate` warns wherever this is in force.
+/// Takes any certificate: Kong's default for upstreams and for Redis. `gw validate` warns wherever this is in force.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+pub(crate) struct Unverified(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(

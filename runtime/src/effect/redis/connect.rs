@@ -7,15 +7,14 @@ use futures_util::future::LocalBoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Value};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{script, sentinel};
 use crate::limit::RedisSettings;
 use crate::limit::redis::{Address, RedisTls, Sentinels};
+use crate::tls::Unverified;
 
 /// How many pipelines may wait to be written.
 const QUEUE: usize = 4096;
@@ -134,7 +133,7 @@ fn client_config(tls: &RedisTls) -> io::Result<rustls::ClientConfig> {
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
     if !tls.verify {
-        let any = Arc::new(AnyCertificate(provider));
+        let any = Arc::new(Unverified(provider));
         return Ok(builder.dangerous().with_custom_certificate_verifier(any).with_no_client_auth());
     }
     let mut roots = rustls::RootCertStore::empty();
@@ -143,43 +142,4 @@ fn client_config(tls: &RedisTls) -> io::Result<rustls::ClientConfig> {
         .build()
         .map_err(|_| io::Error::other("the system has no root certificates to verify redis against"))?;
     Ok(builder.with_webpki_verifier(verifier).with_no_client_auth())
-}
-
-/// Takes any certificate: what `ssl_verify: false` asks for. The handshake's signatures are still checked.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
