@@ -80,3 +80,8 @@ fn keys_that_issuers_publish_are_used_whatever_the_issuer_does() {
 fn web_sockets_over_http2_are_the_same_through_the_gateway() {
     check("websocket_h2_interop.py");
 }
+
+#[test]
+fn browsers_call_grpc_services() {
+    check("grpc_web_interop.py");
+}

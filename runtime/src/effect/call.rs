@@ -7,7 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::http1::{Framing, scan};
-use crate::message::{FieldName, names};
+use crate::message::{FieldName, Fields, names};
 use crate::policy::BodyError;
 use crate::policy::call::{Call, CallError, CallResponse, CallTo, Series};
 use crate::snapshot::Scheme;
@@ -16,6 +16,7 @@ use crate::upstream::target::{NoTarget, To};
 use crate::worker::context::Worker;
 use crate::worker::deadline::Watch;
 use crate::worker::forward::{Failure, Forward};
+use crate::worker::grpc;
 use crate::worker::proxy::{self, Kind, ProxyError};
 use crate::worker::source::NoBody;
 
@@ -57,7 +58,7 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
     let public_only = matches!(&call.to, CallTo::Endpoint(e) if e.public_only);
     let speaks_http1 = matches!(service.scheme, Scheme::Http | Scheme::Https);
     let path = call.path.as_bytes();
-    if !speaks_http1
+    if (!speaks_http1 && to_service.is_none())
         || !scan::is_token(call.method.as_bytes())
         || !call.path.starts_with('/')
         || !scan::is_target(path)
@@ -69,6 +70,14 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
     x.service = to_service;
     x.upstream.path = format!("{}{}", service.path.trim_end_matches('/'), x.request.path);
     let watch = w.deadlines.watch();
+    if !speaks_http1 {
+        let (body, trailers) = grpc::whole(w, &mut x, call.body.clone(), watch, call.max_body)
+            .await
+            .map_err(|error| error.map_or(CallError::TooLarge, |e| why(&e)))?;
+        let response = response(&x, body, trailers, began);
+        w.recycle(x);
+        return Ok(response);
+    }
     let sent = match to_service {
         Some(_) => proxy::send(w, &mut x, NoBody, &watch, Kind::default()).await,
         None => {
@@ -82,14 +91,19 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
     if let Some(conn) = idle {
         w.pool.put(conn);
     }
-    let response = CallResponse {
+    let response = response(&x, body, Fields::default(), began);
+    w.recycle(x);
+    Ok(response)
+}
+
+fn response(x: &Exchange, body: Vec<u8>, trailers: Fields, began: std::time::Instant) -> CallResponse {
+    CallResponse {
         status: x.response.status,
         fields: x.response.fields.clone(),
         body: body.into(),
+        trailers,
         took: began.elapsed(),
-    };
-    w.recycle(x);
-    Ok(response)
+    }
 }
 
 const FORWARDED: [FieldName; 4] =

@@ -69,6 +69,8 @@ pub struct CallResponse {
     pub fields: Fields,
     /// Without framing; any content coding is still there.
     pub body: Bytes,
+    /// What came after the body; of gRPC services alone.
+    pub trailers: Fields,
     /// From the call's beginning to its last byte.
     pub took: Duration,
 }
@@ -93,7 +95,7 @@ pub enum CallError {
     /// The host was not named by the config, and its address is not public.
     #[error("its address is not public, and only a host that the config names may be private")]
     Private,
-    /// The call itself cannot be sent: a malformed path or method, or a service that speaks gRPC alone.
+    /// The call itself cannot be sent: a malformed path or method, or an endpoint that speaks gRPC.
     #[error("the call is malformed")]
     Invalid,
 }

@@ -16,6 +16,7 @@ pub mod cors;
 pub mod deprecation;
 pub mod filter;
 pub mod form;
+pub mod grpc_web;
 pub mod hmac_auth;
 pub mod identity;
 pub mod ip_restriction;

@@ -30,6 +30,7 @@ pub const ORDER: &[&str] = &[
     "standard-webhooks", // 760
     "json-xml",     // gw: sees the body after transformers of its own format
     "aggregate",    // gw: answers in the upstream's place, with everything above applied
+    "grpc-web",     // 3: translates the request that all others have seen, and answers
     "proxy-cache",  // 100
     "compression",  // gw: the last change of a body
     "request-termination", // 2: answers instead of the upstream

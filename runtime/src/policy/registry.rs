@@ -94,6 +94,7 @@ policies! {
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
     Deprecation(deprecation::Deprecation);
+    GrpcWeb(grpc_web::GrpcWeb);
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);

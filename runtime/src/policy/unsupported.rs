@@ -20,7 +20,6 @@ pub const KONG_PLUGINS: &[&str] = &[
     "datadog",
     "file-log",
     "grpc-gateway",
-    "grpc-web",
     "hmac-auth",
     "http-log",
     "ip-restriction",

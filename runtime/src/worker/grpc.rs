@@ -86,6 +86,45 @@ pub async fn serve(
     head.map(|()| Outgoing::Grpc(Box::new(streamed)))
 }
 
+/// Sends a request whose body is whole, and reads the answer whole: body and trailers. `None` for an answer of more than
+/// `limit` bytes. How long it may take is the caller's to bound.
+pub async fn whole(
+    w: &Worker,
+    x: &mut Exchange,
+    body: Bytes,
+    watch: Watch,
+    limit: usize,
+) -> Result<(Vec<u8>, Fields), Option<ProxyError>> {
+    let watch = Rc::new(watch);
+    let patience = super::h1::service_read_timeout(x).max(Duration::from_millis(1));
+    let source = Source::new(Origin::Whole(body), 0, Rc::clone(&watch), patience, x.snapshot.clone());
+    let kind = Kind { te_trailers: true, ..Kind::default() };
+    let sent = send(w, x, &source, &watch, kind).await;
+    let (mut incoming, hold) = sent.map_err(|error| {
+        source.end();
+        Some(error)
+    })?;
+    watch.disarm();
+    let (mut all, mut trailers) = (Vec::new(), Fields::default());
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+        let frame = frame.map_err(|e| {
+            Some(ProxyError::Exchange(Failure::Reset(std::io::Error::other(reason(&e)))))
+        })?;
+        match frame.into_data() {
+            Ok(data) if all.len() + data.len() > limit => return Err(None),
+            Ok(data) => all.extend_from_slice(&data),
+            Err(frame) => {
+                for (name, value) in &passed(&frame.into_trailers().unwrap_or_default()) {
+                    trailers.push(name.as_str().as_bytes(), value.as_bytes());
+                }
+            }
+        }
+    }
+    source.end();
+    drop(hold);
+    Ok((all, trailers))
+}
+
 /// What an exchange holds on to until it is over: its place on a connection, and its count at the target.
 struct Hold {
     lease: Lease,

@@ -110,6 +110,7 @@ impl World {
                 status: *status,
                 fields,
                 body: body.clone().into(),
+                trailers: Fields::default(),
                 took: std::time::Duration::from_millis(*ms),
             }),
         };

@@ -1,0 +1,328 @@
+//! `grpc-web`: let browsers call gRPC services.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::call::{Call, CallError, CallResponse, CallTo};
+use super::reply;
+use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
+use crate::exchange::Exchange;
+use crate::message::{FieldName, Fields, names};
+use crate::model::schema::{Field, Kind, Record, STR, TEXT};
+
+static PLUGIN: Descriptor = Descriptor {
+    name: "grpc-web",
+    summary: "let browsers call gRPC services",
+    doc: "\
+## What it does
+Takes calls in the form that browsers can send, gRPC-Web over HTTP/1.1 or HTTP/2, and makes them to a gRPC service.
+
+## Why
+Browsers let no program see HTTP/2 trailers, in which gRPC says how a call ended. gRPC-Web puts them into the body.
+
+## Example
+```yaml
+services:
+  - name: greeter
+    url: grpc://greeter.internal:50051
+    routes:
+      - name: web
+        protocols: [http, https]
+        paths: [/]
+        plugins:
+          - name: grpc-web
+            config: { allow_origin_header: https://shop.example.com }
+```
+
+## Behaviour
+`application/grpc-web` and `application/grpc-web-text` (base64), with or without `+proto`, are taken by `POST`; the answer
+is of the same type, and ends with the trailers as a frame of their own. Other content types are answered 415. `OPTIONS` is
+answered as a preflight. `Access-Control-Allow-Origin` is on every answer. The service is asked for the path of the request
+(with `pass_stripped_path` for what the route leaves of it), so paths are `/package.Service/Method`.
+
+A call is read whole before it is made, and its answer before it is given, both bounded by `gateway.limits.buffered_body`: unary
+calls and short server streams work, endless streams end with the service's `read_timeout`. Where the service cannot be
+reached or is too slow, the call ends with the status `UNAVAILABLE` or `DEADLINE_EXCEEDED`. `application/grpc-web+json`,
+for which Kong has `proto`, is not taken.
+",
+    fields: &[
+        Field::new("proto", TEXT, "Kong's description of the service for JSON calls, which are not taken: without effect."),
+        Field::new("pass_stripped_path", Kind::Bool, "Whether the service is asked for what the route leaves of the path."),
+        Field::new("allow_origin_header", STR, "The value of `Access-Control-Allow-Origin`.").default("\"*\""),
+    ],
+    consumer_scope: false,
+    extension: false,
+    identity_headers: &[],
+};
+
+/// Fields that are the client's business with the gateway, or are made anew.
+const NOT_SENT: &[&str] = &["Content-Type", "Content-Length", "Accept", "Accept-Encoding", "X-Grpc-Web", "Origin"];
+
+/// See the module.
+pub struct GrpcWeb {
+    stripped: bool,
+    origin: String,
+}
+
+/// The form that the client speaks, kept until the answer.
+struct Form {
+    text: bool,
+    content_type: String,
+}
+
+impl Policy for GrpcWeb {
+    const PLUGIN: &'static Descriptor = &PLUGIN;
+
+    fn compile(config: &Record, _cx: &mut Cx<'_>) -> Option<Self> {
+        Some(Self {
+            stripped: config.bool("pass_stripped_path"),
+            origin: config.str("allow_origin_header").unwrap_or("*").to_owned(),
+        })
+    }
+
+    fn request(&self, x: &mut Exchange) -> Flow {
+        if x.request.method == "OPTIONS" {
+            return Flow::Reply(
+                Reply::empty(200)
+                    .field(FieldName::new("Access-Control-Allow-Methods"), "POST")
+                    .field(FieldName::new("Access-Control-Allow-Headers"), "content-type,x-grpc-web,x-user-agent"),
+            );
+        }
+        let given = x.request.fields.text(&names::CONTENT_TYPE).unwrap_or_default();
+        let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let text = match kind.as_str() {
+            "application/grpc-web" | "application/grpc-web+proto" => false,
+            "application/grpc-web-text" | "application/grpc-web-text+proto" => true,
+            _ => {
+                let message = "Content-Type is no gRPC-Web that this gateway takes";
+                return Flow::Reply(Reply::error(&x.request, x.request_id, 415, message));
+            }
+        };
+        if x.request.method != "POST" {
+            return Flow::Reply(Reply::error(&x.request, x.request_id, 405, "Method not allowed"));
+        }
+        x.keep(Form { text, content_type: kind });
+        if x.body.is_none() {
+            return Flow::Await(Effect::ReadBody { limit: x.snapshot.gateway.limits.buffered_body });
+        }
+        self.call(x)
+    }
+
+    fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
+        match answer {
+            Answer::Body(Ok(())) => self.call(x),
+            Answer::Body(Err(error)) => Flow::Reply(Reply::unread(x, error)),
+            Answer::Call(mut results) => match results.pop() {
+                Some(Ok(response)) => Flow::Reply(answered(x, &response)),
+                Some(Err(error)) => Flow::Reply(failed(x, error)),
+                None => Flow::Reply(Reply::exit(500, "An unexpected error occurred")),
+            },
+            _ => Flow::Reply(Reply::exit(500, "An unexpected error occurred")),
+        }
+    }
+
+    fn response(&self, x: &mut Exchange) {
+        if !self.origin.is_empty() {
+            x.response.fields.set(&FieldName::new("Access-Control-Allow-Origin"), &self.origin);
+        }
+    }
+}
+
+impl GrpcWeb {
+    fn call(&self, x: &mut Exchange) -> Flow {
+        let Some(service) = x.service else {
+            return Flow::Reply(Reply::error(&x.request, x.request_id, 503, "no Service found with those values"));
+        };
+        let text = x.kept::<Form>().is_some_and(|f| f.text);
+        let body = x.body.clone().unwrap_or_default();
+        let Some(body) = (if text { decoded(&body) } else { Some(body) }) else {
+            return Flow::Reply(Reply::error(&x.request, x.request_id, 400, "the body is no base64"));
+        };
+        if !is_framed(&body) {
+            let message = "the body is no sequence of gRPC messages";
+            return Flow::Reply(Reply::error(&x.request, x.request_id, 400, message));
+        }
+        let mut fields = x.request.fields.clone();
+        for name in NOT_SENT {
+            fields.remove(&FieldName::new(name));
+        }
+        fields.append(&names::CONTENT_TYPE, "application/grpc+proto");
+        let path = if self.stripped { &x.upstream.path } else { &x.request.path };
+        let timeout = x.snapshot.services[service.0 as usize].read_timeout;
+        Flow::Await(Effect::Call(vec![Call {
+            to: CallTo::Service(service),
+            method: "POST".to_owned(),
+            path: path.clone(),
+            fields,
+            body,
+            timeout,
+            max_body: x.snapshot.gateway.limits.buffered_body,
+        }]))
+    }
+}
+
+/// The service's answer in the client's form.
+fn answered(x: &Exchange, response: &CallResponse) -> Reply {
+    let mut body = response.body.to_vec();
+    // A call without messages has its status among the headers.
+    let in_head = response.fields.contains(&FieldName::new("grpc-status"));
+    let trailers = if in_head { &response.fields } else { &response.trailers };
+    let status = FieldName::new("grpc-status");
+    if response.status == 200 && !trailers.contains(&status) {
+        return failed(x, CallError::Broken);
+    }
+    if response.status != 200 {
+        return ended(x, Vec::new(), grpc_status(response.status), &format!("the service answered {}", response.status));
+    }
+    let mut own = Fields::default();
+    for (name, value) in trailers.iter().filter(|(name, _)| !in_head || name.starts_with(b"grpc-")) {
+        own.push(name, value);
+    }
+    push_trailers(&mut body, &own);
+    let mut reply = in_form(x, body);
+    let kept = |name: &[u8]| {
+        let name = FieldName::new(&String::from_utf8_lossy(name));
+        ![names::CONTENT_TYPE, names::CONTENT_LENGTH, names::DATE, names::SERVER].contains(&name)
+            && !name.as_str().starts_with("grpc-")
+    };
+    for (name, value) in response.fields.iter().filter(|(name, _)| kept(name)) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        reply.fields.push((FieldName::new(&text(name)), text(value)));
+    }
+    reply
+}
+
+fn failed(x: &Exchange, error: CallError) -> Reply {
+    let status = match error {
+        CallError::Timeout => reply::DEADLINE_EXCEEDED,
+        CallError::TooLarge => 8,
+        _ => reply::UNAVAILABLE,
+    };
+    ended(x, Vec::new(), status, &error.to_string())
+}
+
+/// An answer that ends with a status of the gateway's own.
+fn ended(x: &Exchange, mut body: Vec<u8>, status: u8, message: &str) -> Reply {
+    let mut trailers = Fields::default();
+    trailers.push(b"grpc-status", status.to_string().as_bytes());
+    trailers.push(b"grpc-message", message.as_bytes());
+    push_trailers(&mut body, &trailers);
+    in_form(x, body)
+}
+
+/// What gRPC's own table says of an HTTP status.
+fn grpc_status(http: u16) -> u8 {
+    match http {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => reply::UNAVAILABLE,
+        _ => 2,
+    }
+}
+
+/// Appends the frame that stands for trailers.
+fn push_trailers(body: &mut Vec<u8>, trailers: &Fields) {
+    let mut block = Vec::new();
+    for (name, value) in trailers.iter() {
+        block.extend(name.iter().map(u8::to_ascii_lowercase));
+        block.extend_from_slice(b": ");
+        block.extend_from_slice(value);
+        block.extend_from_slice(b"\r\n");
+    }
+    body.push(0x80);
+    body.extend_from_slice(&u32::try_from(block.len()).unwrap_or(u32::MAX).to_be_bytes());
+    body.extend_from_slice(&block);
+}
+
+fn in_form(x: &Exchange, body: Vec<u8>) -> Reply {
+    let Some(form) = x.kept::<Form>() else { return Reply::exit(500, "An unexpected error occurred") };
+    let body = if form.text { STANDARD.encode(body).into_bytes() } else { body };
+    Reply::with_body(200, form.content_type.clone(), body)
+}
+
+/// Base64 in pieces: each may end with padding.
+fn decoded(text: &[u8]) -> Option<Bytes> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let padded = rest.iter().position(|b| *b == b'=').unwrap_or(rest.len());
+        let end = rest[padded..].iter().position(|b| *b != b'=').map_or(rest.len(), |n| padded + n);
+        let (piece, more) = rest.split_at(end);
+        STANDARD.decode_vec(piece, &mut out).ok()?;
+        rest = more;
+    }
+    Some(out.into())
+}
+
+/// Whether bytes are whole messages: a flag, a length, and so many bytes.
+fn is_framed(mut body: &[u8]) -> bool {
+    while let [flag, a, b, c, d, rest @ ..] = body {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if *flag > 1 || rest.len() < length {
+            return false;
+        }
+        body = &rest[length..];
+    }
+    body.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::testing::{check, exchange, policy};
+
+    #[test]
+    fn what_is_no_call_is_answered_at_once() {
+        let c = |request: &str, want: &str| check::<GrpcWeb>(json!({"allow_origin_header": "https://a.test"}), request, want);
+        c("OPTIONS /p.S/M", "200\n< Access-Control-Allow-Methods: POST\n< Access-Control-Allow-Origin: https://a.test");
+        c("POST /p.S/M\nContent-Type: application/json", "415\n< Access-Control-Allow-Origin: https://a.test");
+        c("GET /p.S/M\nContent-Type: application/grpc-web", "405");
+        c("POST /p.S/M\nContent-Type: application/grpc-web\n\nxx", "503");
+    }
+
+    #[test]
+    fn frames_and_pieces_of_base64_are_read() {
+        for (bytes, want) in [
+            (&b""[..], true),
+            (b"\0\0\0\0\0", true),
+            (b"\0\0\0\0\x02ab", true),
+            (b"\0\0\0\0\x02a", false),
+            (b"\x02\0\0\0\0", false),
+            (b"\0\0\0", false),
+            (b"\0\xff\xff\xff\xffa", false),
+        ] {
+            assert_eq!(is_framed(bytes), want, "{bytes:?}");
+        }
+        for (text, want) in [("YQ==YmM=", Some("abc")), ("YWJj", Some("abc")), ("", Some("")), ("YQ", None), ("*", None)] {
+            assert_eq!(decoded(text.as_bytes()).as_deref(), want.map(str::as_bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn trailers_become_a_frame() {
+        let policy: GrpcWeb = policy(&json!({}));
+        let mut x = exchange("POST /p.S/M\nContent-Type: application/grpc-web-text");
+        x.keep(Form { text: true, content_type: "application/grpc-web-text".to_owned() });
+        let mut trailers = Fields::default();
+        trailers.push(b"grpc-status", b"0");
+        trailers.push(b"X-More", b"y");
+        let response = CallResponse {
+            status: 200,
+            fields: Fields::default(),
+            body: Bytes::from_static(b"\0\0\0\0\x01a"),
+            trailers,
+            took: std::time::Duration::ZERO,
+        };
+        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Ok(response)])) else { panic!("a reply") };
+        let body = decoded(&reply.body).expect("base64");
+        assert_eq!(&body[..], b"\0\0\0\0\x01a\x80\0\0\0\x1bgrpc-status: 0\r\nx-more: y\r\n");
+        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Err(CallError::Timeout)])) else { panic!("a reply") };
+        let body = decoded(&reply.body).expect("base64");
+        assert!(body.windows(16).any(|w| w == b"grpc-status: 4\r\n"), "{body:?}");
+    }
+}
