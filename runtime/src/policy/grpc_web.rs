@@ -57,7 +57,8 @@ for which Kong has `proto`, is not taken.
 };
 
 /// Fields that are the client's business with the gateway, or are made anew.
-const NOT_SENT: &[&str] = &["Content-Type", "Content-Length", "Accept", "Accept-Encoding", "X-Grpc-Web", "Origin"];
+const NOT_SENT: &[&str] =
+    &["Content-Type", "Content-Length", "Accept", "Accept-Encoding", "X-Grpc-Web", "Origin"];
 
 /// See the module.
 pub struct GrpcWeb {
@@ -84,9 +85,10 @@ impl Policy for GrpcWeb {
     fn request(&self, x: &mut Exchange) -> Flow {
         if x.request.method == "OPTIONS" {
             return Flow::Reply(
-                Reply::empty(200)
-                    .field(FieldName::new("Access-Control-Allow-Methods"), "POST")
-                    .field(FieldName::new("Access-Control-Allow-Headers"), "content-type,x-grpc-web,x-user-agent"),
+                Reply::empty(200).field(FieldName::new("Access-Control-Allow-Methods"), "POST").field(
+                    FieldName::new("Access-Control-Allow-Headers"),
+                    "content-type,x-grpc-web,x-user-agent",
+                ),
             );
         }
         let given = x.request.fields.text(&names::CONTENT_TYPE).unwrap_or_default();
@@ -132,7 +134,12 @@ impl Policy for GrpcWeb {
 impl GrpcWeb {
     fn call(&self, x: &mut Exchange) -> Flow {
         let Some(service) = x.service else {
-            return Flow::Reply(Reply::error(&x.request, x.request_id, 503, "no Service found with those values"));
+            return Flow::Reply(Reply::error(
+                &x.request,
+                x.request_id,
+                503,
+                "no Service found with those values",
+            ));
         };
         let text = x.kept::<Form>().is_some_and(|f| f.text);
         let body = x.body.clone().unwrap_or_default();
@@ -173,7 +180,12 @@ fn answered(x: &Exchange, response: &CallResponse) -> Reply {
         return failed(x, CallError::Broken);
     }
     if response.status != 200 {
-        return ended(x, Vec::new(), grpc_status(response.status), &format!("the service answered {}", response.status));
+        return ended(
+            x,
+            Vec::new(),
+            grpc_status(response.status),
+            &format!("the service answered {}", response.status),
+        );
     }
     let mut own = Fields::default();
     for (name, value) in trailers.iter().filter(|(name, _)| !in_head || name.starts_with(b"grpc-")) {
@@ -278,9 +290,17 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_answered_at_once() {
-        let c = |request: &str, want: &str| check::<GrpcWeb>(json!({"allow_origin_header": "https://a.test"}), request, want);
-        c("OPTIONS /p.S/M", "200\n< Access-Control-Allow-Methods: POST\n< Access-Control-Allow-Origin: https://a.test");
-        c("POST /p.S/M\nContent-Type: application/json", "415\n< Access-Control-Allow-Origin: https://a.test");
+        let c = |request: &str, want: &str| {
+            check::<GrpcWeb>(json!({"allow_origin_header": "https://a.test"}), request, want)
+        };
+        c(
+            "OPTIONS /p.S/M",
+            "200\n< Access-Control-Allow-Methods: POST\n< Access-Control-Allow-Origin: https://a.test",
+        );
+        c(
+            "POST /p.S/M\nContent-Type: application/json",
+            "415\n< Access-Control-Allow-Origin: https://a.test",
+        );
         c("GET /p.S/M\nContent-Type: application/grpc-web", "405");
         c("POST /p.S/M\nContent-Type: application/grpc-web\n\nxx", "503");
     }
@@ -298,7 +318,9 @@ mod tests {
         ] {
             assert_eq!(is_framed(bytes), want, "{bytes:?}");
         }
-        for (text, want) in [("YQ==YmM=", Some("abc")), ("YWJj", Some("abc")), ("", Some("")), ("YQ", None), ("*", None)] {
+        for (text, want) in
+            [("YQ==YmM=", Some("abc")), ("YWJj", Some("abc")), ("", Some("")), ("YQ", None), ("*", None)]
+        {
             assert_eq!(decoded(text.as_bytes()).as_deref(), want.map(str::as_bytes), "{text}");
         }
     }
@@ -318,10 +340,14 @@ mod tests {
             trailers,
             took: std::time::Duration::ZERO,
         };
-        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Ok(response)])) else { panic!("a reply") };
+        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Ok(response)])) else {
+            panic!("a reply")
+        };
         let body = decoded(&reply.body).expect("base64");
         assert_eq!(&body[..], b"\0\0\0\0\x01a\x80\0\0\0\x1bgrpc-status: 0\r\nx-more: y\r\n");
-        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Err(CallError::Timeout)])) else { panic!("a reply") };
+        let Flow::Reply(reply) = policy.resume(&mut x, Answer::Call(vec![Err(CallError::Timeout)])) else {
+            panic!("a reply")
+        };
         let body = decoded(&reply.body).expect("base64");
         assert!(body.windows(16).any(|w| w == b"grpc-status: 4\r\n"), "{body:?}");
     }

@@ -107,9 +107,8 @@ pub async fn whole(
     watch.disarm();
     let (mut all, mut trailers) = (Vec::new(), Fields::default());
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
-        let frame = frame.map_err(|e| {
-            Some(ProxyError::Exchange(Failure::Reset(std::io::Error::other(reason(&e)))))
-        })?;
+        let frame = frame
+            .map_err(|e| Some(ProxyError::Exchange(Failure::Reset(std::io::Error::other(reason(&e))))))?;
         match frame.into_data() {
             Ok(data) if all.len() + data.len() > limit => return Err(None),
             Ok(data) => all.extend_from_slice(&data),

@@ -14,7 +14,13 @@ fn config(more: Value) -> Value {
 
 fn says(status: u16, body: impl Into<String>) -> Result<CallResponse, CallError> {
     let body: String = body.into();
-    Ok(CallResponse { status, fields: Fields::default(), body: body.into(), trailers: Fields::default(), took: Duration::ZERO })
+    Ok(CallResponse {
+        status,
+        fields: Fields::default(),
+        body: body.into(),
+        trailers: Fields::default(),
+        took: Duration::ZERO,
+    })
 }
 
 /// What comes of a request: `next` with the fields in `show`, or the status and `WWW-Authenticate`. And what the
