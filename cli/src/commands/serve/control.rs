@@ -53,7 +53,12 @@ pub struct Control<'a> {
 
 impl Control<'_> {
     /// Does what it is told until that is to end.
-    pub async fn run(&self, signals: &mut Signals, mut submissions: mpsc::Receiver<Submission>) {
+    pub async fn run(
+        &self,
+        signals: &mut Signals,
+        mut submissions: mpsc::Receiver<Submission>,
+        mut succeeded: Option<mpsc::Receiver<()>>,
+    ) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut known = self.loader.fingerprint();
@@ -62,6 +67,10 @@ impl Control<'_> {
             tokio::select! {
                 _ = signals.term.recv() => return,
                 _ = signals.int.recv() => return,
+                Some(()) = next(&mut succeeded) => {
+                    eprintln!("another gateway has taken over");
+                    return;
+                }
                 _ = signals.hup.recv() => {
                     known = self.loader.fingerprint();
                     self.reload();
@@ -147,5 +156,13 @@ impl Control<'_> {
                 eprintln!("note: `gateway.{name}` has changed, which takes effect at the next start");
             }
         }
+    }
+}
+
+/// Waits for a successor, where one can come.
+async fn next(succeeded: &mut Option<mpsc::Receiver<()>>) -> Option<()> {
+    match succeeded {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
     }
 }

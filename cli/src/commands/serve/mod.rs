@@ -4,9 +4,10 @@ mod control;
 mod dev;
 mod load;
 mod settings;
+mod takeover;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gw_runtime::admin::{self, config::Submission};
@@ -22,6 +23,7 @@ use crate::output::print;
 use crate::render;
 use control::{Control, Signals};
 use load::{Loaded, Loader};
+use takeover::{Sockets, Takeover};
 
 /// Arguments of `gw serve`.
 #[derive(clap::Args, Debug)]
@@ -78,6 +80,10 @@ pub struct Args {
     /// With `--dev`: what stands in for upstreams answers this (see `gw echo --help`), instead of what it is asked
     #[arg(long, value_name = "FILE", requires = "dev")]
     pub answers: Option<PathBuf>,
+    /// Take the sockets of the gateway that was started with the same PATH, serve, and let it end; then wait there for the
+    /// next one. No connection is refused meanwhile
+    #[arg(long, value_name = "PATH", conflicts_with = "dev")]
+    pub takeover: Option<PathBuf>,
     /// Read the config again whenever it changes
     #[arg(long)]
     pub watch: bool,
@@ -107,13 +113,18 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
     let loader = Loader::new(&args)?;
     let Loaded { snapshot: Some(snapshot), hash, .. } = loader.load()? else { return Ok(Code::Findings) };
     let gateway = snapshot.gateway.clone();
+    let mut takeover = args.takeover.as_deref().map(Takeover::ask).transpose()?.unwrap_or_default();
     let (listeners, notes) = match &loader.dev {
         Some(_) => dev::bind(&args, &gateway)?,
-        None => (settings::listeners(&args, &gateway)?, Vec::new()),
+        None => (settings::listeners(&args, &gateway, &mut takeover)?, Vec::new()),
     };
     let (submit, submissions) = mpsc::channel(1);
-    let admin =
-        settings::admin(&args, &gateway)?.map(|socket| admin::Options { socket, submissions: submit });
+    let admin = settings::admin(&args, &gateway, &mut takeover)?;
+    let sockets = match &args.takeover {
+        Some(_) => Sockets::of(&listeners, admin.as_ref().map(|(addr, socket)| (*addr, socket)))?,
+        None => Sockets::default(),
+    };
+    let admin = admin.map(|(_, socket)| admin::Options { socket, submissions: submit });
     let options = Options {
         listeners,
         workers: settings::workers(&args, &gateway),
@@ -126,18 +137,26 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
     gw_runtime::panics::install();
     // Dropped after everything else: what was counted last is written then.
     let _keeper = settings::keeper(&args, &gateway, loader.shared())?;
-    if !serve(snapshot, options, submissions, &loader, &args, &notes)? {
+    let place = Place { submissions, takeover, sockets };
+    if !serve(snapshot, options, place, &loader, &args, &notes)? {
         // Asked to end at once: the stand-ins of `--dev` would finish what they are doing first.
         std::mem::forget(loader);
     }
     Ok(Code::Ok)
 }
 
+/// What reaches the gateway from outside, beside signals.
+struct Place {
+    submissions: mpsc::Receiver<Submission>,
+    takeover: Takeover,
+    sockets: Sockets,
+}
+
 /// Serves until a signal ends it. Tells whether what was in flight was finished.
 fn serve(
     snapshot: gw_runtime::snapshot::Snapshot,
     options: Options,
-    submissions: mpsc::Receiver<Submission>,
+    mut place: Place,
     loader: &Loader,
     args: &Args,
     notes: &[String],
@@ -167,8 +186,12 @@ fn serve(
             }
         }
     }
+    let succeeded = match &args.takeover {
+        Some(path) => Some(stand_by(&mut place.takeover, std::mem::take(&mut place.sockets), path)?),
+        None => None,
+    };
     let control = Control { server: &server, loader, args, begun };
-    runtime.block_on(control.run(&mut signals, submissions));
+    runtime.block_on(control.run(&mut signals, place.submissions, succeeded));
     eprintln!("draining; a second signal ends at once");
     let (done, drained) = oneshot::channel();
     std::thread::spawn(move || {
@@ -185,4 +208,16 @@ fn serve(
         log.close(if complete { Duration::from_secs(2) } else { Duration::from_millis(100) });
     }
     Ok(complete)
+}
+
+/// Lets the gateway go whose sockets these were, and waits in its place for the next one.
+fn stand_by(takeover: &mut Takeover, sockets: Sockets, path: &Path) -> anyhow::Result<mpsc::Receiver<()>> {
+    let taken = takeover.is_from_another();
+    let stands = takeover.done().and_then(|()| takeover.offer(sockets)).map_err(|e| {
+        WithCode(Code::Environment, format!("cannot wait at {} for a successor: {e}", path.display()))
+    })?;
+    if taken {
+        eprintln!("took over from the gateway at {}, which drains now", path.display());
+    }
+    Ok(stands)
 }

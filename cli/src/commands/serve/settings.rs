@@ -1,6 +1,7 @@
 //! What flags and file say about the process, resolved: flags win over the file, the file over defaults.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use gw_runtime::limit::LocalStore;
 use gw_runtime::limit::counter_file::{CounterFile, Keeper};
@@ -8,11 +9,12 @@ use gw_runtime::model::Gateway;
 use gw_runtime::model::gateway::{self, AccessLog, Address};
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::telemetry::access_log::Log;
-use gw_runtime::worker::listen::{self, Listener};
+use gw_runtime::worker::listen::{self, Listener, Socket};
 use ipnet::IpNet;
 
 use super::Args;
 use super::dev::Readable;
+use super::takeover::Takeover;
 use crate::exit::{Code, WithCode};
 use crate::render;
 
@@ -24,8 +26,26 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Binds every listener.
-pub fn listeners(args: &Args, gateway: &Gateway) -> Result<Vec<Listener>, WithCode> {
-    wanted(args, gateway)?.iter().map(bind).collect()
+pub fn listeners(
+    args: &Args,
+    gateway: &Gateway,
+    takeover: &mut Takeover,
+) -> Result<Vec<Listener>, WithCode> {
+    let mut all = Vec::new();
+    for wanted in wanted(args, gateway)? {
+        let Some(given) = takeover.listener(wanted.tls, &wanted.addr) else {
+            all.push(bind(&wanted)?);
+            continue;
+        };
+        let socket = match wanted.addr {
+            Address::Ip(_) => Socket::Tcp(Arc::new(given.into())),
+            Address::Unix(_) => Socket::Unix(Arc::new(given.into())),
+        };
+        all.push(Listener::new(&wanted, socket).map_err(|e| {
+            WithCode(Code::Environment, format!("the socket for {} is no use: {e}", wanted.addr))
+        })?);
+    }
+    Ok(all)
 }
 
 /// What is to be listened on: what the flags say, else the config, else Kong's port.
@@ -79,9 +99,13 @@ pub fn workers(args: &Args, gateway: &Gateway) -> usize {
 }
 
 /// Binds the admin listener, if there is one.
-pub fn admin(args: &Args, gateway: &Gateway) -> Result<Option<TcpListener>, WithCode> {
+pub fn admin(
+    args: &Args,
+    gateway: &Gateway,
+    takeover: &mut Takeover,
+) -> Result<Option<(SocketAddr, TcpListener)>, WithCode> {
     let Some(addr) = args.admin.or(gateway.admin) else { return Ok(None) };
-    match TcpListener::bind(addr) {
+    match takeover.admin(&addr).map_or_else(|| TcpListener::bind(addr), |given| Ok(given.into())) {
         Ok(socket) => {
             eprintln!("admin on http://{}", socket.local_addr().unwrap_or(addr));
             if !addr.ip().to_canonical().is_loopback() {
@@ -89,7 +113,7 @@ pub fn admin(args: &Args, gateway: &Gateway) -> Result<Option<TcpListener>, With
                     "warning: the admin listener can be reached from other machines; see that only yours can"
                 );
             }
-            Ok(Some(socket))
+            Ok(Some((addr, socket)))
         }
         Err(e) => Err(WithCode(Code::Environment, format!("cannot listen on {addr} for admin: {e}"))),
     }
