@@ -12,14 +12,20 @@ use gw_tests::gateway::{Gateway, PATIENCE};
 use gw_tests::serving::ask;
 
 /// Asks again and again on a new connection each, until told to stop; nothing may fail.
-fn clients(to: SocketAddr, stop: &Arc<AtomicBool>, done: &Arc<AtomicUsize>) -> Vec<std::thread::JoinHandle<()>> {
+fn clients(
+    to: SocketAddr,
+    stop: &Arc<AtomicBool>,
+    done: &Arc<AtomicUsize>,
+) -> Vec<std::thread::JoinHandle<()>> {
     let one = |n: usize| {
         let (stop, done) = (Arc::clone(stop), Arc::clone(done));
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                let mut stream = TcpStream::connect(to).unwrap_or_else(|e| panic!("client {n} was refused: {e}"));
+                let mut stream =
+                    TcpStream::connect(to).unwrap_or_else(|e| panic!("client {n} was refused: {e}"));
                 stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
-                let answer = ask(&mut stream, "/").unwrap_or_else(|e| panic!("client {n} got no answer: {e}"));
+                let answer =
+                    ask(&mut stream, "/").unwrap_or_else(|e| panic!("client {n} got no answer: {e}"));
                 assert_eq!(answer.status, 200);
                 done.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(1));
@@ -46,7 +52,8 @@ fn ten_takeovers_under_load_refuse_nobody() {
     for _ in 0..10 {
         let before = done.load(Ordering::Relaxed);
         let mut slow = TcpStream::connect(addr).expect("the gateway listens");
-        std::io::Write::write_all(&mut slow, b"GET /wait/300 HTTP/1.1\r\nHost: test\r\n\r\n").expect("it reads");
+        std::io::Write::write_all(&mut slow, b"GET /wait/300 HTTP/1.1\r\nHost: test\r\n\r\n")
+            .expect("it reads");
         std::thread::sleep(Duration::from_millis(50));
         let next = Gateway::start(&config, &args);
         assert_eq!(next.addr(), addr, "the port is the same, though the system had chosen it");

@@ -26,11 +26,7 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Binds every listener.
-pub fn listeners(
-    args: &Args,
-    gateway: &Gateway,
-    takeover: &mut Takeover,
-) -> Result<Vec<Listener>, WithCode> {
+pub fn listeners(args: &Args, gateway: &Gateway, takeover: &mut Takeover) -> Result<Vec<Listener>, WithCode> {
     let mut all = Vec::new();
     for wanted in wanted(args, gateway)? {
         let Some(given) = takeover.listener(wanted.tls, &wanted.addr) else {

@@ -15,8 +15,8 @@ use gw_runtime::worker::listen::{Listener, Socket};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    recvmsg, sendmsg, socket_with,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    listen, recvmsg, sendmsg, socket_with,
 };
 use tokio::sync::mpsc;
 
@@ -58,7 +58,10 @@ impl Takeover {
     /// Asks whoever serves at `path`; without anybody there, there is nothing to take.
     pub fn ask(path: &Path) -> Result<Self, WithCode> {
         let failed = |e: io::Error| {
-            WithCode(Code::Environment, format!("cannot take over from the gateway at {}: {e}", path.display()))
+            WithCode(
+                Code::Environment,
+                format!("cannot take over from the gateway at {}: {e}", path.display()),
+            )
         };
         let mut this = Self { path: path.to_owned(), ..Self::default() };
         let socket = open().map_err(failed)?;
