@@ -16,8 +16,23 @@ pub fn build(model: &Checked<Model>, diags: &mut Diags) -> Credentials {
         let id = c.id.clone();
         match c.kind {
             CredentialKind::KeyAuth => {
-                all.key_auth
-                    .insert(key_auth::fingerprint(&text("key")), Credential { id, consumer, data: () });
+                let hash = match c.record.str("key_hash") {
+                    Some(written) => key_auth::read(written),
+                    None => Some(key_auth::fingerprint(&text("key"))),
+                };
+                let Some(hash) = hash else {
+                    let message = "`key_hash` is `sha256:` and 64 hexadecimal digits";
+                    let span = c.record.span_of("key_hash");
+                    let help = "make it from the key with `gw token hash-key`";
+                    diags.push(Diagnostic::new(&codes::INVALID_VALUE, span, message).help(help));
+                    continue;
+                };
+                let credential = Credential { id, consumer, data: () };
+                if all.key_auth.insert(hash, credential).is_some() && c.record.given("key_hash") {
+                    let message = "`key_hash` is the hash of a key that another credential has";
+                    let span = c.record.span_of("key_hash");
+                    diags.push(Diagnostic::new(&codes::DUPLICATE_ENTITY, span, message));
+                }
             }
             CredentialKind::Jwt => match Key::from_credential(&c.record) {
                 Ok(data) => {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use aws_lc_rs::digest;
+use subtle::ConstantTimeEq as _;
 
 use super::form::{self, Form};
 use super::identity::{self, ANONYMOUS, Anonymous, IDENTITY_HEADERS};
@@ -35,8 +36,10 @@ plugins:
 For each name in turn the header, the query and, with `key_in_body`, the body (form, JSON or multipart) are looked at;
 the first text found is the key, even an empty one. Refusals are 401 with `WWW-Authenticate: Key`:
 `No API key found in request`, `Duplicate API key found` where a place has several, `Unauthorized` for an unknown key.
-With `hide_credentials` the upstream does not see the key. Keys are looked up by their SHA-256, so the time of an answer
-tells nothing of them.
+With `hide_credentials` the upstream does not see the key.
+
+Keys are kept as their SHA-256 and compared in constant time. A config need not hold them either: `gw token hash-key` makes
+what goes into `key_hash`. Only random keys are safe that way; a hash does not protect a key that can be guessed.
 ",
     fields: &[
         Field::new("key_names", Kind::List(&HEADER), "Names of the header, argument or field that holds the key.")
@@ -54,28 +57,44 @@ tells nothing of them.
     identity_headers: IDENTITY_HEADERS,
 };
 
-/// What a key is stored under: its SHA-256.
-pub fn fingerprint(key: &str) -> [u8; 32] {
+/// What a key is stored under: its SHA-256. Compared in constant time.
+#[derive(Clone, Copy, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl std::hash::Hash for Fingerprint {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Fingerprint {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+/// The fingerprint of a key.
+pub fn fingerprint(key: &str) -> Fingerprint {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
-    out
+    Fingerprint(out)
 }
 
 /// How a config writes a fingerprint.
 const WRITTEN: &str = "sha256:";
 
 /// A fingerprint as a config holds it.
-pub fn written(fingerprint: &[u8; 32]) -> String {
-    let hex: String = fingerprint.iter().map(|b| format!("{b:02x}")).collect();
+pub fn written(fingerprint: Fingerprint) -> String {
+    let hex: String = fingerprint.0.iter().map(|b| format!("{b:02x}")).collect();
     format!("{WRITTEN}{hex}")
 }
 
 /// The fingerprint that a config holds.
-pub fn read(text: &str) -> Option<[u8; 32]> {
+pub fn read(text: &str) -> Option<Fingerprint> {
     let hex = text.strip_prefix(WRITTEN)?;
     let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect();
-    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+    if digits.len() == 64 { bytes.try_into().ok().map(Fingerprint) } else { None }
 }
 
 struct Name {
@@ -300,6 +319,16 @@ mod tests {
         }
         let multipart = "--b\r\nContent-Disposition: form-data; name=\"apikey\"\r\n\r\nkong\r\n--b--\r\n";
         check::<KeyAuth>(config, &post("multipart/form-data; boundary=b", multipart), "next");
+    }
+
+    #[test]
+    fn hashes_are_written_and_read() {
+        let hash = fingerprint("kong");
+        let text = written(hash);
+        assert!(read(&text) == Some(hash) && read(&text.to_uppercase().replace("SHA", "sha")) == Some(hash));
+        for bad in ["", "sha256:", &text[..70], &format!("{text}0"), &text.replace("sha256", "md5"), "sha256:é"] {
+            assert!(read(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub struct Credentials {
     /// By `key`.
     pub jwt: AHashMap<String, Credential<crate::token::verify::Key>>,
     /// By SHA-256 of the key.
-    pub key_auth: AHashMap<[u8; 32], Credential<()>>,
+    pub key_auth: AHashMap<crate::policy::key_auth::Fingerprint, Credential<()>>,
     /// By username; several consumers may have one of the same name only by mistake.
     pub basic_auth: AHashMap<String, Credential<BasicSecret>>,
     /// By username; the secret is prepared.

@@ -40,6 +40,6 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     if key.is_empty() {
         return Err(usage("the key is empty".into()).into());
     }
-    print(&format!("{}\n", key_auth::written(&key_auth::fingerprint(key))))?;
+    print(&format!("{}\n", key_auth::written(key_auth::fingerprint(key))))?;
     Ok(Code::Ok)
 }

@@ -19,6 +19,12 @@ pub const KEY_AUTH: &[Field] = entity_fields![
         "The key that the client sends, unique. Without it a random one is made, which nobody knows."
     )
     .secret(),
+    Field::new(
+        "key_hash",
+        TEXT,
+        "Instead of `key`: its hash, `sha256:` and 64 hexadecimal digits, as `gw token hash-key` prints it."
+    )
+    .extension(),
     Field::new("ttl", Kind::Int { min: 0, max: 100_000_000 }, "Seconds after which the credential is gone."),
 ];
 
@@ -163,7 +169,16 @@ pub(in crate::model) fn lower(
         public_key(cx, node, &record);
     }
     let id = id_or(&record, || id(cx, kind, &record, consumer.as_ref(), index));
-    for field in generated(kind) {
+    if kind == CredentialKind::KeyAuth && record.given("key") && record.given("key_hash") {
+        let message = "`key` and `key_hash` are the same thing twice";
+        cx.report(
+            Diagnostic::new(&codes::CONFLICTING_FIELDS, record.span_of("key_hash"), message)
+                .also(record.span_of("key"), "this one is given already")
+                .help("remove `key`, so that the file holds no secret"),
+        );
+    }
+    let hashed_key = record.given("key_hash");
+    for field in generated(kind).iter().filter(|f| !(hashed_key && **f == "key")) {
         if node.get(field).is_none_or(Node::is_null) {
             let value = Spanned::new(Val::Str(uuid::Uuid::new_v4().simple().to_string()), record.span);
             record.fields.push(RecordField { name: field, key: record.span, value, given: false });
