@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod front;
 pub mod http1;
 pub mod json;
+pub mod ldap;
 pub mod limit;
 pub mod lint;
 pub mod message;

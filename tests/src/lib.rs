@@ -13,4 +13,5 @@ pub mod redis;
 pub mod redis_cluster;
 pub mod scripted;
 pub mod serving;
+pub mod slapd;
 pub mod upstream;

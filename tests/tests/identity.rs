@@ -3,6 +3,7 @@
 use gw_tests::folder::Folder;
 use gw_tests::gateway::Gateway;
 use gw_tests::http;
+use gw_tests::slapd::{PASSWORD, Slapd};
 
 /// A config with these plugins, and what else stands at its top level. Requests that pass get 204.
 fn config(plugins: &str, rest: &str) -> String {
@@ -26,4 +27,61 @@ fn a_config_may_hold_hashes_of_keys() {
         let status = http::request(gateway.addr(), "GET", "/", &format!("apikey: {key}\r\n")).status();
         assert_eq!(status, want, "{key}");
     }
+}
+
+fn ldap(name: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+    format!("Authorization: ldap {text}\r\n")
+}
+
+#[test]
+fn a_real_directory_says_who_may_call() {
+    let mut directory = Slapd::start();
+    let folder = Folder::new("identity");
+    let ca = directory.folder().join("ca.pem");
+    let gateway_of = |host: &str, port: u16, more: &str| {
+        let plugin = format!(
+            "- {{name: ldap-auth, config: {{ldap_host: {host}, ldap_port: {port}, base_dn: 'ou=people,dc=test', \
+             attribute: uid, timeout: 2000, {more}}}}}"
+        );
+        let rest = format!("gateway: {{tls: {{upstream_ca: '{}'}}}}", ca.display());
+        let path = folder.write(&format!("gw-{port}-{}.yaml", more.len()), &config(&plugin, &rest));
+        Gateway::start(&path, &["--workers", "1"])
+    };
+    let (port, tls_port) = (directory.port, directory.tls_port);
+    let ways = [
+        gateway_of("127.0.0.1", port, "cache_ttl: 0"),
+        gateway_of("localhost", port, "start_tls: true, verify_ldap_host: true"),
+        gateway_of("localhost", tls_port, "ldaps: true, verify_ldap_host: true"),
+    ];
+    let status = |gateway: &Gateway, name: &str, password: &str| {
+        http::request(gateway.addr(), "GET", "/", &ldap(name, password)).status()
+    };
+    for (i, gateway) in ways.iter().enumerate() {
+        for (name, password, want) in [
+            ("alice", PASSWORD, 204),
+            ("alice", PASSWORD, 204),
+            ("bob", "correct horse2", 204),
+            ("alice", "correct horse2", 401),
+            ("alice", "", 401),
+            ("nobody", PASSWORD, 401),
+            ("alice,ou=people,dc=test", PASSWORD, 401),
+            ("*", PASSWORD, 401),
+        ] {
+            assert_eq!(status(gateway, name, password), want, "way {i}: {name} {password}");
+        }
+    }
+    // The certificate is for `localhost`; whoever presents it elsewhere gets no password.
+    let elsewhere = gateway_of("127.0.0.1", tls_port, "ldaps: true, verify_ldap_host: true, cache_ttl: 9");
+    assert_eq!(status(&elsewhere, "alice", PASSWORD), 503);
+    let unverified = gateway_of("127.0.0.1", tls_port, "ldaps: true, cache_ttl: 60");
+    assert_eq!(status(&unverified, "alice", PASSWORD), 204);
+
+    directory.stop();
+    assert_eq!(status(&ways[0], "alice", PASSWORD), 503, "a directory that is down is no wrong password");
+    assert_eq!(status(&unverified, "alice", PASSWORD), 204, "what it said before still holds");
+    assert_eq!(status(&unverified, "alice", "other"), 503);
+    directory.restart();
+    assert_eq!(status(&ways[0], "alice", PASSWORD), 204, "a connection that broke is made anew");
 }

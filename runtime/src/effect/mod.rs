@@ -1,6 +1,7 @@
 //! The waits that policies can cause, performed for them: a policy says what it needs, this does it.
 
 pub mod call;
+mod ldap;
 mod limits;
 pub mod provider;
 pub mod redis;
@@ -12,6 +13,7 @@ use crate::snapshot::Snapshot;
 #[derive(Default)]
 pub struct Effects {
     limiter: redis::RedisLimiter,
+    directories: ldap::Directories,
 }
 
 impl Effects {
@@ -33,6 +35,7 @@ impl Effects {
                 landing.wait(most).await;
                 Answer::Landing
             }
+            Effect::Ldap(bind) => Answer::Ldap(self.directories.bind(&bind).await),
             Effect::Keys(wanted) => Answer::Keys(wanted.wait().await),
             // The driver reads bodies and makes calls; it never hands these on.
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),

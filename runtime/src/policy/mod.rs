@@ -25,6 +25,7 @@ pub mod jwt;
 pub mod key_auth;
 pub mod limit_by;
 pub mod limit_notes;
+pub mod ldap_auth;
 pub mod limiting;
 pub mod media;
 pub mod oauth2_introspection;
@@ -116,6 +117,8 @@ pub enum Effect {
     Series(Box<dyn call::Series>),
     /// Wait, at most so long, for the question that another request has asked.
     Landing(Arc<verdicts::Landing>, std::time::Duration),
+    /// Ask a directory about a name and a password.
+    Ldap(Box<crate::ldap::Bind>),
     /// Wait for the keys of an identity provider.
     Keys(crate::provider::Wanted),
 }
@@ -138,6 +141,8 @@ pub enum Answer {
     Series(Box<dyn call::Series>),
     /// The question is over, or the time is.
     Landing,
+    /// Whether name and password belong together.
+    Ldap(Result<bool, crate::ldap::Unavailable>),
     /// Whether the provider was asked and has answered.
     Keys(Result<(), crate::provider::Unavailable>),
 }

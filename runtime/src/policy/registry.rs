@@ -99,6 +99,7 @@ policies! {
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
     Introspection(oauth2_introspection::Introspection);
+    LdapAuth(ldap_auth::LdapAuth);
     RateLimiting(rate_limiting::RateLimiting);
     ProxyCache(proxy_cache::ProxyCache);
     Redirect(redirect::Redirect);

@@ -177,7 +177,7 @@ fn der(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         return None;
     }
     let (length, rest) = match *first {
-        short @ 0..0x80 => (usize::from(short), rest),
+        short @ 0..=0x7f => (usize::from(short), rest),
         long => {
             let (length, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
             let add = |n: usize, b: &u8| n.checked_mul(256)?.checked_add(usize::from(*b));
