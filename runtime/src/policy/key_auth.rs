@@ -326,7 +326,9 @@ mod tests {
         let hash = fingerprint("kong");
         let text = written(hash);
         assert!(read(&text) == Some(hash) && read(&text.to_uppercase().replace("SHA", "sha")) == Some(hash));
-        for bad in ["", "sha256:", &text[..70], &format!("{text}0"), &text.replace("sha256", "md5"), "sha256:é"] {
+        for bad in
+            ["", "sha256:", &text[..70], &format!("{text}0"), &text.replace("sha256", "md5"), "sha256:é"]
+        {
             assert!(read(bad).is_none(), "{bad}");
         }
     }

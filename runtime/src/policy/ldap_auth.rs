@@ -344,7 +344,11 @@ mod tests {
         let check = |fields: String, want: u16, asked: &[&str]| {
             let policy = policy::<LdapAuth>(&config(json!({})));
             let (status, names) = run(&policy, &fields, &[ALICE]);
-            assert_eq!((status, names.iter().map(String::as_str).collect::<Vec<_>>()), (want, asked.to_vec()), "{fields}");
+            assert_eq!(
+                (status, names.iter().map(String::as_str).collect::<Vec<_>>()),
+                (want, asked.to_vec()),
+                "{fields}"
+            );
         };
         let auth = |text| field("Authorization", "ldap", text);
         check(auth("alice:pw:1"), 200, &["uid=alice,ou=p,dc=t"]);
@@ -369,7 +373,10 @@ mod tests {
         let asks = |policy: &LdapAuth| run(policy, &auth, &[ALICE]).1.len();
         let (one, other) = (policy::<LdapAuth>(&config(json!({}))), policy::<LdapAuth>(&config(json!({}))));
         assert_eq!((asks(&one), asks(&one), asks(&other)), (1, 0, 1));
-        assert_eq!(run(&one, &field("Authorization", "ldap", "alice:pw"), &[ALICE]), (401, vec![ALICE.0.into()]));
+        assert_eq!(
+            run(&one, &field("Authorization", "ldap", "alice:pw"), &[ALICE]),
+            (401, vec![ALICE.0.into()])
+        );
         let none = policy::<LdapAuth>(&config(json!({"cache_ttl": 0})));
         assert_eq!((asks(&none), asks(&none)), (1, 1));
     }
@@ -388,8 +395,16 @@ mod tests {
             "GET /",
             "401\nbody Unauthorized\n< WWW-Authenticate: LDAP realm=\"r\"",
         );
-        testing::check::<LdapAuth>(config(json!({"header_type": "basic"})), "GET /", "401\n< WWW-Authenticate: Basic");
-        testing::check::<LdapAuth>(config(json!({"anonymous": "anon"})), "GET /", "next\n> X-Anonymous-Consumer: true");
+        testing::check::<LdapAuth>(
+            config(json!({"header_type": "basic"})),
+            "GET /",
+            "401\n< WWW-Authenticate: Basic",
+        );
+        testing::check::<LdapAuth>(
+            config(json!({"anonymous": "anon"})),
+            "GET /",
+            "next\n> X-Anonymous-Consumer: true",
+        );
         refuses::<LdapAuth>(config(json!({"ldaps": true, "start_tls": true})), "exclude each other");
     }
 }

@@ -17,7 +17,15 @@ const KNOWN: &[(&str, CredentialKind)] = &[
     ("basic-auth", CredentialKind::BasicAuth),
 ];
 /// Authenticators whose requests curl alone cannot make.
-const BEYOND_CURL: &[&str] = &["hmac-auth", "ldap-auth", "oauth2", "mtls-auth", "standard-webhooks", "oauth2-introspection", "forward-auth"];
+const BEYOND_CURL: &[&str] = &[
+    "hmac-auth",
+    "ldap-auth",
+    "oauth2",
+    "mtls-auth",
+    "standard-webhooks",
+    "oauth2-introspection",
+    "forward-auth",
+];
 
 /// What was found out about a route's callers.
 #[derive(Default)]
