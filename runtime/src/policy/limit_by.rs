@@ -30,6 +30,8 @@ pub enum Part {
     Ip,
     Service,
     Route,
+    /// The upstream that the service names as its host, else the service.
+    Upstream,
     /// The path in normal form.
     Path,
     /// Whether the path is this one (Kong's `limit_by: path`).
@@ -40,8 +42,8 @@ pub enum Part {
 }
 
 /// The words of a `by` list, for documentation and for messages.
-const WORDS: [&str; 8] =
-    ["consumer", "credential", "ip", "service", "route", "path", "header:NAME", "claim:NAME"];
+const WORDS: [&str; 9] =
+    ["consumer", "credential", "ip", "service", "route", "upstream", "path", "header:NAME", "claim:NAME"];
 
 impl LimitBy {
     /// By one thing, addresses in full, as Kong counts.
@@ -67,6 +69,7 @@ impl LimitBy {
                     "ip" => Some(Part::Ip),
                     "service" => Some(Part::Service),
                     "route" => Some(Part::Route),
+                    "upstream" => Some(Part::Upstream),
                     "path" => Some(Part::Path),
                     _ => None,
                 },
@@ -106,6 +109,7 @@ impl LimitBy {
             Part::Ip => "ip".to_owned(),
             Part::Service => "service".to_owned(),
             Part::Route => "route".to_owned(),
+            Part::Upstream => "upstream".to_owned(),
             Part::Path | Part::OnePath(_) => "path".to_owned(),
             Part::Header(name) => format!("header={}", name.as_str().to_ascii_lowercase()),
             Part::Claim(name) => format!("claim={name}"),
@@ -198,6 +202,12 @@ impl Part {
             Self::Ip => return Some(address(x, by.ipv6_prefix)),
             Self::Service => {
                 x.service.and_then(|s| x.snapshot.services.get(s.0 as usize)).map(|s| s.id.as_str())
+            }
+            Self::Upstream => {
+                let service = x.service.and_then(|s| x.snapshot.services.get(s.0 as usize));
+                let upstream = |id: crate::snapshot::UpstreamId| x.snapshot.upstreams.get(id.0 as usize);
+                let id = service.and_then(|s| s.upstream).and_then(upstream).map(|u| u.id.as_str());
+                id.or(service.map(|s| s.id.as_str()))
             }
             Self::Route => x.route.and_then(|r| x.snapshot.routes.get(r.0 as usize)).map(|r| r.id.as_str()),
             Self::Path => Some(x.request.path.as_str()),

@@ -5,11 +5,13 @@
 //! [`Policy::resume`]. So a policy is tested without a runtime or a socket.
 
 pub mod acl;
+pub mod adaptive_concurrency;
 pub mod aggregate;
 pub mod basic_auth;
 pub mod bot_detection;
 pub mod call;
 pub mod compression;
+pub mod concurrency_limiting;
 pub mod config;
 pub mod correlation_id;
 pub mod cors;

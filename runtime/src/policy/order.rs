@@ -21,6 +21,7 @@ pub const ORDER: &[&str] = &[
     "authorize",    // gw: needs consumer and claims, as acl does
     "rate-limiting", // 910: after identity, before any work
     "concurrency-limiting", // gw: holds a slot for the rest of the request, so it comes after the counters
+    "adaptive-concurrency", // gw: the last question before work begins: whether the service has room
     "response-ratelimiting", // 900
     "request-decompression", // gw: what reads or changes bodies comes after it, limits that cost less before
     "traffic-split", // gw: after identity and limits, before rules that change the path of the chosen service

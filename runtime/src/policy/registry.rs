@@ -88,9 +88,11 @@ macro_rules! policies {
 
 policies! {
     Acl(acl::Acl);
+    AdaptiveConcurrency(adaptive_concurrency::AdaptiveConcurrency);
     Aggregate(aggregate::Aggregate);
     BasicAuth(basic_auth::BasicAuth);
     BotDetection(bot_detection::BotDetection);
+    ConcurrencyLimiting(concurrency_limiting::ConcurrencyLimiting);
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
     Deprecation(deprecation::Deprecation);

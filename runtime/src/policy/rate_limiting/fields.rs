@@ -282,7 +282,7 @@ const LIMIT: &[Field] = &[
     Field::new(
         "by",
         Kind::List(&STR),
-        "Whose requests count together: `consumer`, `credential`, `ip`, `service`, `route`, `path`, `header:NAME`, \
+        "Whose requests count together: `consumer`, `credential`, `ip`, `service`, `route`, `upstream`, `path`, `header:NAME`, \
          `claim:NAME`, or several of them. Who has none of it is counted by address.",
     )
     .default("[\"consumer\"]")
