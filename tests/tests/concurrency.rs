@@ -111,7 +111,11 @@ fn a_place_is_given_back_whatever_becomes_of_the_request() {
     assert_eq!(get(to, "/ok").status, 429);
     drop(socket);
     until_free(to);
-    assert!(gateway.metric("gw_rate_limit_total{service=\"s\",route=\"all\",limit=\"concurrency\",result=\"refused\"}") > 0.0);
+    assert!(
+        gateway.metric(
+            "gw_rate_limit_total{service=\"s\",route=\"all\",limit=\"concurrency\",result=\"refused\"}"
+        ) > 0.0
+    );
 }
 
 #[test]
@@ -156,5 +160,9 @@ fn an_adaptive_limit_sheds_what_a_service_cannot_take() {
         assert!(answer.status == 200 && answer.head.contains("X-Concurrency-Limit: 3"), "{answer:?}");
     }
     until_free(to);
-    assert!(gateway.metric("gw_rate_limit_total{service=\"s\",route=\"all\",limit=\"adaptive\",result=\"refused\"}") > 0.0);
+    assert!(
+        gateway
+            .metric("gw_rate_limit_total{service=\"s\",route=\"all\",limit=\"adaptive\",result=\"refused\"}")
+            > 0.0
+    );
 }

@@ -156,10 +156,7 @@ pub struct InFlight {
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: ahash::RandomState::new(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: ahash::RandomState::new() }
     }
 }
 
@@ -234,11 +231,15 @@ mod tests {
 
     #[test]
     fn places_are_taken_and_given_back_with_the_exchange() {
-        let policy = testing::policy::<ConcurrencyLimiting>(&json!({"max": 2, "by": ["ip"], "ietf_headers": true}));
+        let policy =
+            testing::policy::<ConcurrencyLimiting>(&json!({"max": 2, "by": ["ip"], "ietf_headers": true}));
         let ((a, first), (b, second)) = (enter(&policy, "GET /"), enter(&policy, "GET /"));
         assert_eq!((a, b), (200, 200));
         let state = |x: &Exchange| x.response_fields.text(&FieldName::new("RateLimit")).map(str::to_owned);
-        assert_eq!((state(&first), state(&second)), (Some("\"concurrency\";r=1".into()), Some("\"concurrency\";r=0".into())));
+        assert_eq!(
+            (state(&first), state(&second)),
+            (Some("\"concurrency\";r=1".into()), Some("\"concurrency\";r=0".into()))
+        );
         assert_eq!(enter(&policy, "GET /").0, 429);
         assert_eq!(enter(&policy, "GET /\nclient-ip: 10.0.0.1").0, 200, "another client");
         drop(first);

@@ -206,7 +206,14 @@ mod tests {
         }
 
         /// Lets time pass; returns the average limit of the last five seconds.
-        fn run(&mut self, seconds: u64, clients: usize, capacity: usize, work: Duration, failing: bool) -> f64 {
+        fn run(
+            &mut self,
+            seconds: u64,
+            clients: usize,
+            capacity: usize,
+            work: Duration,
+            failing: bool,
+        ) -> f64 {
             let end = self.at + Duration::from_secs(seconds);
             self.places.clear();
             (0..capacity).for_each(|_| self.places.push(Reverse(self.at)));
