@@ -85,3 +85,8 @@ fn web_sockets_over_http2_are_the_same_through_the_gateway() {
 fn browsers_call_grpc_services() {
     check("grpc_web_interop.py");
 }
+
+#[test]
+fn servers_decide_about_callers() {
+    check("callers_interop.py");
+}

@@ -126,6 +126,7 @@ fn prepare(x: &mut Exchange, parent: &Exchange, call: &Call) {
     request.query = query.map(str::to_owned);
     request.host.push_str(&parent.request.host);
     request.fields.extend(&call.fields);
+    x.upstream.host = call.fields.text(&names::HOST).map(str::to_owned);
     request.fields.remove(&names::HOST);
     if matches!(call.to, CallTo::Service(_)) {
         // From here they are judged as the client's own: kept of a trusted proxy, else replaced.

@@ -62,7 +62,8 @@ pub const SERVICE_DOC: &str = "\
 Finds services that no route leads to.
 
 ## Why
-Requests reach a service only through a route, as a part of an `aggregate`, or by a `traffic-split`.
+Requests reach a service only through a route, as a part of an `aggregate`, by a `traffic-split`, or because a
+`forward-auth` asks it.
 
 ## Example
 ```yaml
@@ -149,6 +150,7 @@ pub fn services(facts: &Facts<'_>, diags: &mut Diags) {
         |plugin: &str, list: &'static str| facts.plugins(plugin).flat_map(move |p| p.config.records(list));
     let named =
         of("aggregate", "parts").chain(of("traffic-split", "rules")).chain(of("traffic-split", "split"));
+    let named = named.chain(facts.plugins("forward-auth").map(|p| &p.config));
     used.extend(named.filter_map(|part| facts.service(&Ref::Name(part.spanned_str("service")?))));
     for (i, s) in facts.model.services.iter().enumerate() {
         if s.enabled && !used.contains(&i) {

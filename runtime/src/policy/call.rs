@@ -22,8 +22,8 @@ pub struct Call {
     pub method: String,
     /// Path and query. A service's own path comes in front of it.
     pub path: String,
-    /// Every field but `Host` and those of one connection. A service is told about the client as by a client's own
-    /// request.
+    /// Every field but those of one connection. A `Host` among them stands in place of the server's own name. A service
+    /// is told about the client as by a client's own request.
     pub fields: Fields,
     pub body: Bytes,
     /// For everything, from the name's resolution to the answer's last byte.

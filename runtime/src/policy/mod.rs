@@ -18,6 +18,7 @@ pub mod cors;
 pub mod deprecation;
 pub mod filter;
 pub mod form;
+pub mod forward_auth;
 pub mod grpc_web;
 pub mod hmac_auth;
 pub mod identity;

@@ -97,6 +97,7 @@ policies! {
     Cors(cors::Cors);
     Deprecation(deprecation::Deprecation);
     GrpcWeb(grpc_web::GrpcWeb);
+    ForwardAuth(forward_auth::ForwardAuth);
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);

@@ -53,7 +53,7 @@ fn val(kind: &Kind, json: &Value) -> Val {
     let spanned = |kind: &Kind, v: &Value| Spanned::new(val(kind, v), Span::default());
     match (kind, json) {
         (_, Value::Null) => Val::Null,
-        (Kind::Str(_) | Kind::Enum(_) | Kind::Any, Value::String(s)) => Val::Str(s.clone()),
+        (Kind::Str(_) | Kind::Enum(_) | Kind::Ref(_) | Kind::Any, Value::String(s)) => Val::Str(s.clone()),
         (Kind::Bool | Kind::Any, Value::Bool(b)) => Val::Bool(*b),
         (Kind::Int { .. } | Kind::Num { .. } | Kind::Any, Value::Number(n)) => match n.as_i64() {
             Some(n) => Val::Int(n),
