@@ -8,7 +8,13 @@ const URL: &str = "http://auth.test:9000/verify?x=1";
 fn says(status: u16, fields: &[(&str, &str)], body: &str) -> Result<CallResponse, CallError> {
     let mut all = Fields::default();
     fields.iter().for_each(|(n, v)| all.push(n.as_bytes(), v.as_bytes()));
-    Ok(CallResponse { status, fields: all, body: body.to_owned().into(), took: Duration::ZERO })
+    Ok(CallResponse {
+        status,
+        fields: all,
+        body: body.to_owned().into(),
+        trailers: Fields::default(),
+        took: Duration::ZERO,
+    })
 }
 
 /// What comes of a request, in the words of [`shown`], and what the server was asked.
