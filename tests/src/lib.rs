@@ -14,4 +14,5 @@ pub mod redis_cluster;
 pub mod scripted;
 pub mod serving;
 pub mod slapd;
+pub mod tcp_proxy;
 pub mod upstream;

@@ -70,9 +70,12 @@ impl Rule {
     /// counts in the newer one. A clock that was set back further starts anew.
     pub fn advance(&self, cell: Cell, now_ms: u64) -> Cell {
         if self.algorithm == Algorithm::Bucket {
+            if cell.at_ms > now_ms + self.length_ms() {
+                return Cell { at_ms: now_ms, ..Cell::default() };
+            }
             let drained = now_ms.saturating_sub(cell.at_ms) as f64 * self.limit / self.length_ms() as f64;
             return Cell {
-                at_ms: now_ms.max(cell.at_ms.min(now_ms + self.length_ms())),
+                at_ms: now_ms.max(cell.at_ms),
                 count: (cell.count - drained).max(0.0),
                 previous: 0.0,
             };

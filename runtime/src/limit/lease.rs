@@ -426,14 +426,15 @@ impl Held {
     }
 }
 
-/// How long the tokens of a lease may be spent: not beyond the windows that they were charged in.
+/// How long the tokens of a lease may be spent: not beyond the windows that they were charged in. The clock of Redis is known
+/// to the ms below, so the last ms belongs to nobody.
 fn life(answer: &Answered<'_>) -> Duration {
     let end = |rule: &Rule| match rule.algorithm {
         Algorithm::Bucket => u64::MAX,
         _ => rule.window_end_ms(answer.redis_ms),
     };
     let end = answer.rules.rules.iter().map(end).min().unwrap_or(u64::MAX);
-    LIFE.min(Duration::from_millis(end.saturating_sub(answer.redis_ms)))
+    LIFE.min(Duration::from_millis(end.saturating_sub(answer.redis_ms + 1)))
 }
 
 /// How long a refusal stays true for every request of the key; none where it cannot be known.
@@ -455,7 +456,8 @@ fn lasts(answer: &Answered<'_>, leases: bool) -> Option<Duration> {
         }
     }
     let exact = !rules.count_rejected || (!leases && others <= longest);
-    (exact && longest > 0).then(|| Duration::from_millis(longest))
+    // Waits are rounded up to a ms; whoever comes within that one asks.
+    (exact && longest > 1).then(|| Duration::from_millis(longest - 1))
 }
 
 /// All stores, by what they hold tokens of and how much of it; they outlive snapshots.

@@ -12,7 +12,8 @@ local hits, always = tonumber(ARGV[1]), ARGV[2] == '1'
 local extra, charged_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local sec = tonumber(time[1])
-local ms = sec * 1000 + math.floor(tonumber(time[2]) / 1000)
+-- With a fraction: in whole ms a bucket would drain up to one too early.
+local ms = sec * 1000 + tonumber(time[2]) / 1000
 local length =
   { second = 1, minute = 60, hour = 3600, day = 86400, week = 604800, month = 2592000, year = 31536000 }
 
@@ -48,7 +49,7 @@ local function window(edges)
   return from, sec + 2 * 86400
 end
 
-local reply, writes, refused = { ms, 0 }, {}, false
+local reply, writes, refused = { math.floor(ms), 0 }, {}, false
 for i = 5, #ARGV, 7 do
   local algorithm, name, period = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local limit, burst, queue = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
@@ -94,8 +95,12 @@ for i = 5, #ARGV, 7 do
     if held then
       local l, a = string.match(held, '^(%S+) (%S+)$')
       level, at = tonumber(l), tonumber(a)
+      if at > ms + size * 1000 then
+        -- The clock was set back: nobody is locked out until it has caught up.
+        level, at = 0, ms
+      end
       level = math.max(0, level - math.max(0, ms - at) * limit / (size * 1000))
-      at = math.max(ms, math.min(at, ms + size * 1000))
+      at = math.max(ms, at)
     end
     refused = refused or burst + queue - level + 1e-9 < needed
     extra = math.min(extra, math.floor(burst - level + 1e-9) - hits)
@@ -108,7 +113,7 @@ local function charge(w, by)
   if w.level then
     local level = math.max(0, math.min(w.level + by, w.most))
     local expiry = math.ceil(level / w.rate) + 1
-    redis.call('SET', w[1], string.format('%.17g %.0f', level, w.at), 'EX', expiry)
+    redis.call('SET', w[1], string.format('%.17g %.3f', level, w.at), 'EX', expiry)
   else
     local count = redis.call('INCRBY', w[1], by)
     if count == by then

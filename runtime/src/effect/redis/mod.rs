@@ -9,7 +9,7 @@ mod cluster;
 mod connect;
 mod leases;
 mod link;
-mod script;
+pub mod script;
 mod sentinel;
 pub mod slots;
 

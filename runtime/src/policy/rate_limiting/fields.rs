@@ -105,7 +105,7 @@ of its event loop goes out together.
 
 **Algorithms.** `fixed-window` is Kong's: calendar windows in UTC; up to twice the limit may pass around the edge of one.
 `sliding-window` weighs in what is left of the last window. `token-bucket` lets `burst` requests through at once and then
-as many as the limit's rate gives: in any time t no more than `burst + rate × t`. `smooth` is a token bucket with a burst
+as many as the limit's rate gives: in any time t no more than `burst + rate × t` (with `policy: local`, whose clock ticks in ms, `rate × (t + 1 ms)`). `smooth` is a token bucket with a burst
 of 1: evenly spaced. `burst` applies to the shortest period; longer ones have their limit as burst.
 
 Refused requests do not count with `local` and do count with `redis`, as in Kong; `count_rejected` says otherwise.
