@@ -237,11 +237,19 @@ impl<'a, 'b> Builder<'a, 'b> {
         // The closing bracket of a flow collection has a width; the end of a block one is where the next thing begins.
         let end = if range.end > range.start { range.end } else { frame.end };
         let span = self.span(frame.start, end);
+        // A large config is mostly small collections: room that they do not need would be half of the tree.
         let value = match frame.open {
-            Open::Sequence(items) => Value::Sequence(items),
+            Open::Sequence(mut items) => {
+                items.shrink_to_fit();
+                Value::Sequence(items)
+            }
             // Nothing but bad keys: most likely a placeholder of some template language, and reported as such.
             Open::Mapping { entries, broken: true, .. } if entries.is_empty() => Value::Broken,
-            Open::Mapping { entries, merges, .. } => Value::Mapping(self.mapping(entries, merges)),
+            Open::Mapping { entries, merges, .. } => {
+                let mut entries = self.mapping(entries, merges);
+                entries.shrink_to_fit();
+                Value::Mapping(entries)
+            }
         };
         let node = Node { span, value };
         if frame.anchor != 0 {

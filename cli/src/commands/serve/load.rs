@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use gw_runtime::diag::{Diags, Severity, has_errors};
@@ -23,6 +23,16 @@ use super::{Args, Flavor};
 use crate::exit::{Code, WithCode};
 use crate::load::{read, reason};
 use crate::render::{self, FileOutcome, Format, Report, Secrets};
+
+/// How long the allocator keeps freed memory for later use.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Lets the system have what a load has used and freed: several times what its snapshot needs. The allocator looks for
+/// memory that has been free for a while when a thread ends, and an idle gateway ends none.
+fn give_back_memory() {
+    // Without a thread the memory stays, which harms nobody at once.
+    let _ = std::thread::Builder::new().name("gw-give-back".into()).spawn(|| std::thread::sleep(KEPT * 2));
+}
 
 /// Everything that a load needs.
 pub struct Loader {
@@ -76,12 +86,16 @@ impl Loader {
 
     /// Loads the config from its files.
     pub fn load(&self) -> anyhow::Result<Loaded> {
-        self.load_inputs(&self.files.iter().map(|f| self.read(f)).collect::<Result<Vec<_>, _>>()?)
+        let loaded = self.load_inputs(&self.files.iter().map(|f| self.read(f)).collect::<Result<Vec<_>, _>>()?);
+        give_back_memory();
+        loaded
     }
 
     /// Loads a config that was handed in, in place of the files.
     pub fn load_text(&self, text: String) -> anyhow::Result<Loaded> {
-        self.load_inputs(&[Input::text("POST /config", text)])
+        let loaded = self.load_inputs(&[Input::text("POST /config", text)]);
+        give_back_memory();
+        loaded
     }
 
     fn read(&self, path: &Path) -> Result<Input, WithCode> {
