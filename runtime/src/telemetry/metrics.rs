@@ -1,6 +1,5 @@
 //! Counters and histograms under Kong's names. Each worker has a slab of its own; they are added up when scraped.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +65,7 @@ struct Row {
     ingress: u64,
     egress: u64,
     /// What limits did, by their names, which come from configs and so are few.
-    limits: Vec<(Cow<'static, str>, Verdict, u64)>,
+    limits: Vec<(String, Verdict, u64)>,
 }
 
 impl Row {
@@ -92,9 +91,9 @@ impl Row {
         &mut self.codes[at].2
     }
 
-    fn limit(&mut self, limit: &Cow<'static, str>, verdict: Verdict) -> &mut u64 {
+    fn limit(&mut self, limit: &str, verdict: Verdict) -> &mut u64 {
         let at = self.limits.iter().position(|(l, v, _)| l == limit && *v == verdict).unwrap_or_else(|| {
-            self.limits.push((limit.clone(), verdict, 0));
+            self.limits.push((limit.to_owned(), verdict, 0));
             self.limits.len() - 1
         });
         &mut self.limits[at].2

@@ -33,7 +33,7 @@ impl Filter {
             ("plan", &self.plans, plans),
             ("route", &self.routes, routes),
         ] {
-            for name in asked.iter().filter(|n| !known.contains(&n.as_str())) {
+            if let Some(name) = asked.iter().find(|n| !known.contains(&n.as_str())) {
                 let near = nearest(name, known.iter().copied());
                 let hint = near.map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
                 return Err(format!("there is no {what} `{name}`{hint}"));
