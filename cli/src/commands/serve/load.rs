@@ -86,7 +86,8 @@ impl Loader {
 
     /// Loads the config from its files.
     pub fn load(&self) -> anyhow::Result<Loaded> {
-        let loaded = self.load_inputs(&self.files.iter().map(|f| self.read(f)).collect::<Result<Vec<_>, _>>()?);
+        let loaded =
+            self.load_inputs(&self.files.iter().map(|f| self.read(f)).collect::<Result<Vec<_>, _>>()?);
         give_back_memory();
         loaded
     }
