@@ -11,6 +11,10 @@ import threading
 import time
 import urllib.parse
 
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from gateway import Cases, Gateway
 
 CONFIG = """
@@ -37,8 +41,15 @@ services:
     paths: ["~/lambda/(?<id>[0-9]+)$"]
     plugins: [{{ name: forward-auth, config: {{ contract: aws-lambda, url: "http://127.0.0.1:{auth}/lambda",
       identity_sources: [$request.header.X-Key], cache: {{ ttl: 60 }}, claims_to_headers: {{ tenant: X-Tenant }} }} }}]
+  - name: told
+    paths: [/told]
+    plugins:
+    - {{ name: key-auth }}
+    - {{ name: upstream-identity, config: {{ token: {{ private_key: "{key}", issuer: "https://gw.test", audience: s }} }} }}
 - name: auth
   url: http://127.0.0.1:{auth}
+routes: [{{ name: keys, paths: [/.well-known/jwks.json], plugins: [{{ name: gateway-keys }}] }}]
+consumers: [{{ username: ann, keyauth_credentials: [{{ key: anns-key }}] }}]
 """
 
 
@@ -132,7 +143,12 @@ class Auth:
 def main():
     cases, auth = Cases(), Auth()
     upstream = serve(lambda r, b: (200, [], json.dumps(dict(r.headers.items())).encode()))
-    gateway = Gateway(CONFIG.format(upstream=upstream, auth=auth.port))
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key = pem.decode().replace("\n", "\\n")
+    gateway = Gateway(CONFIG.format(upstream=upstream, auth=auth.port, key=key))
 
     def ask(method, path, headers=None, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
@@ -221,6 +237,18 @@ def main():
     cases.equal("lambda, policy", [ask("GET", f"/lambda/{n}", {"X-Key": "iam"})[0] for n in (1, 12, 2)], [200, 200, 403])
     cases.equal("one answer for all of them", len(auth.count()), 1)
     cases.equal("lambda, nobody", (ask("GET", "/lambda/7")[0], auth.count()), (401, []))
+
+    # A service verifies the gateway's token by the published keys alone.
+    keys = jwt.PyJWKClient(f"http://127.0.0.1:{gateway.port}/.well-known/jwks.json")
+    _, _, body = ask("GET", "/told", {"apikey": "anns-key", "X-Gateway-Token": "forged"})
+    told = json.loads(body)["X-Gateway-Token"]
+    claims = jwt.decode(
+        told, keys.get_signing_key_from_jwt(told).key, algorithms=["ES256"], audience="s", issuer="https://gw.test"
+    )
+    cases.equal("the service knows the caller", (claims["sub"], claims["consumer_username"]), ("ann", "ann"))
+    _, fields, body = ask("GET", "/.well-known/jwks.json")
+    cases.equal("no private part is published", ('"d"' in body.decode(), fields["Content-Type"]), (False, "application/jwk-set+json"))
+    cases.equal("keys are only read", ask("POST", "/.well-known/jwks.json")[0], 405)
 
     # A client that goes away takes its question with it.
     auth.mode = "slow"

@@ -55,7 +55,8 @@ Nest the route in a service, name one (`service: orders`), or answer with `reque
 ";
 
 /// Plugins that answer in the service's place.
-const ANSWERING: &[&str] = &["request-termination", "redirect", "aggregate", "aws-lambda", "azure-functions"];
+const ANSWERING: &[&str] =
+    &["request-termination", "redirect", "aggregate", "gateway-keys", "aws-lambda", "azure-functions"];
 
 /// Reports `path_handling: v1` without effect.
 pub fn path_handling(facts: &Facts<'_>, diags: &mut Diags) {

@@ -19,6 +19,7 @@ pub mod deprecation;
 pub mod filter;
 pub mod form;
 pub mod forward_auth;
+pub mod gateway_keys;
 pub mod grpc_web;
 pub mod hmac_auth;
 pub mod identity;
@@ -52,6 +53,7 @@ pub mod testing;
 pub mod traffic_split;
 pub mod transform;
 pub mod unsupported;
+pub mod upstream_identity;
 pub mod verdicts;
 pub mod when;
 

@@ -25,6 +25,7 @@ pub const ORDER: &[&str] = &[
     "response-ratelimiting", // 900
     "request-decompression", // gw: what reads or changes bodies comes after it, limits that cost less before
     "traffic-split", // gw: after identity and limits, before rules that change the path of the chosen service
+    "upstream-identity", // gw: the caller is known and may go on; transformers may still move what it says
     "request-transformer", // 801
     "response-transformer", // 800
     "redirect",     // 779
@@ -34,6 +35,7 @@ pub const ORDER: &[&str] = &[
     "grpc-web",     // 3: translates the request that all others have seen, and answers
     "proxy-cache",  // 100
     "compression",  // gw: the last change of a body
+    "gateway-keys", // gw: answers instead of the upstream
     "request-termination", // 2: answers instead of the upstream
 ];
 

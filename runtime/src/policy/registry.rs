@@ -98,6 +98,7 @@ policies! {
     Deprecation(deprecation::Deprecation);
     GrpcWeb(grpc_web::GrpcWeb);
     ForwardAuth(forward_auth::ForwardAuth);
+    GatewayKeys(gateway_keys::GatewayKeys);
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
@@ -113,6 +114,7 @@ policies! {
     ResponseTransformer(response_transformer::ResponseTransformer);
     StandardWebhooks(standard_webhooks::StandardWebhooks);
     TrafficSplit(traffic_split::TrafficSplit);
+    UpstreamIdentity(upstream_identity::UpstreamIdentity);
     Jwt(jwt::Jwt);
     JsonXml(json_xml::JsonXml);
     Compression(compression::Compression);
