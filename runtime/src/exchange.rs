@@ -110,6 +110,9 @@ pub struct Exchange {
     pub correlation_id: Option<String>,
     /// What limits did to the request, where that is worth telling.
     pub limit_notes: Vec<crate::policy::limit_notes::Note>,
+    /// Whether the request is given up when its client goes away while the upstream is waited for: others wait for what it
+    /// holds.
+    pub gives_up: bool,
     /// Whether the response came from the gateway itself.
     pub local_response: bool,
     /// Fields to add to the response, collected while the request is processed (limits, correlation id).
@@ -190,6 +193,7 @@ impl Exchange {
             body: None,
             correlation_id: None,
             limit_notes: Vec::new(),
+            gives_up: false,
             local_response: false,
             response_fields: crate::message::Fields::default(),
             request_id,

@@ -158,6 +158,7 @@ impl Policy for AdaptiveConcurrency {
         let entered = state.lock().unwrap_or_else(PoisonError::into_inner).enter(&self.settings);
         if let Some(place) = entered {
             x.keep(Place(state, place));
+            x.gives_up = true;
             return Flow::Next;
         }
         note(x, "adaptive", Verdict::Refused, 100);
@@ -172,7 +173,12 @@ impl Policy for AdaptiveConcurrency {
             (Some(began), Some(first)) if !x.local_response => Some(first.duration_since(began)),
             _ => None,
         };
-        let failed = sent.is_some() && (x.local_response || matches!(x.response.status, 503 | 504));
+        // A client that went away, or sent half a body, says nothing about the service.
+        let failed = sent.is_some()
+            && match x.local_response {
+                true => matches!(x.response.status, 502..=504),
+                false => matches!(x.response.status, 503 | 504),
+            };
         let limit = place.with(|state| {
             match (failed, took) {
                 (true, _) => state.failed(),

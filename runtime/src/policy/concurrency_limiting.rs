@@ -134,6 +134,7 @@ impl Policy for ConcurrencyLimiting {
                     note(x, "concurrency", Verdict::WouldRefuse, 100);
                 }
                 x.keep(place);
+                x.gives_up = true;
                 Flow::Next
             }
             Err(_) => {

@@ -154,6 +154,7 @@ impl Worker {
         x.correlation_id = None;
         x.local_response = false;
         x.limit_notes.clear();
+        x.gives_up = false;
         x.slots.clear();
         spare.push(x);
     }

@@ -76,6 +76,8 @@ pub struct Forward<B> {
     sent: bool,
     /// What is missing is the client's body, so that it is the client's time that runs.
     awaits_client: bool,
+    /// See [`crate::exchange::Exchange::gives_up`].
+    pub gives_up: bool,
     /// Counts the request at its target until the response is over, however that comes about.
     pub in_flight: Option<InFlight>,
 }
@@ -114,8 +116,17 @@ impl<B: BodySource> Forward<B> {
             sent: false,
             // The first deadline is the client's.
             awaits_client: true,
+            gives_up: false,
             in_flight: None,
         })
+    }
+
+    /// Whether the client has gone, of a request that is then given up; asked when there is nothing else to do.
+    pub fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self.gives_up && self.sent && self.body.poll_gone(cx).is_ready() {
+            true => Err(Failure::Body(BodyError::Broken)),
+            false => Ok(()),
+        }
     }
 
     /// How the request's body will be framed.
@@ -375,7 +386,11 @@ impl<B: BodySource> Forward<B> {
                     Err(reject) => return Poll::Ready(Err(Failure::Malformed(reject))),
                 }
             }
-            if ready!(self.poll_read(cx, watch))? == 0 {
+            let read = self.poll_read(cx, watch);
+            if read.is_pending() {
+                self.poll_given_up(cx)?;
+            }
+            if ready!(read)? == 0 {
                 return Poll::Ready(Err(Failure::Closed));
             }
         }

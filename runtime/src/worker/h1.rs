@@ -593,7 +593,10 @@ async fn stream(
             }
             match sender.poll_flush(forward.body.io, cx) {
                 Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
+                Poll::Ready(Ok(())) if waiting => {
+                    forward.poll_given_up(cx)?;
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Failure::Reset(e))),
                 Poll::Pending => {

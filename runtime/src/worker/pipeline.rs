@@ -217,6 +217,13 @@ async fn perform<B: BodySource>(
                 () = gone => return None,
             }
         }
+        Effect::Sleep(time) => {
+            let gone = std::future::poll_fn(|cx| body.poll_gone(cx));
+            tokio::select! {
+                () = tokio::time::sleep(time) => Answer::Slept,
+                () = gone => return None,
+            }
+        }
         // Boxed, so that a request that waits for nothing is not as large as one that waits for everything.
         other => Box::pin(w.effects.perform(other)).await,
     })

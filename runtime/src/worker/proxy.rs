@@ -215,6 +215,7 @@ async fn exchange<B: BodySource>(
         body: x.snapshot.gateway.timeouts.body,
     };
     let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, patience);
+    forward.gives_up = x.gives_up;
     let framing = forward.framing();
     let line = UpstreamLine {
         path: &x.upstream.path,
