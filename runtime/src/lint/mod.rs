@@ -16,6 +16,7 @@ pub mod jwt_without_exp;
 pub mod limit_keys;
 pub mod path_looks_like_regex;
 pub mod plugin_never_runs;
+pub mod quotas;
 pub mod redis;
 pub mod route_fields;
 pub mod route_order;
@@ -82,6 +83,10 @@ pub static ALL: &[Lint] = &[
     local(&[&codes::TARGET_NEVER_RECOVERS], upstream_targets::never_recovers),
     local(&[&codes::ADMIN_EXPOSED], exposure::admin),
     local(&[&codes::KEY_IN_QUERY], exposure::key_in_query),
+    local(&[&codes::LIMIT_NEVER_BINDS], quotas::never_bind),
+    whole(&[&codes::QUOTA_LOST_ON_RESTART], quotas::lost),
+    whole(&[&codes::CONSUMER_WITHOUT_PLAN], quotas::no_plan),
+    whole(&[&codes::PLAN_WITHOUT_MEMBERS], quotas::no_members),
 ];
 
 /// Lints that are matters of taste or circumstance: reported only to those who ask.
