@@ -134,9 +134,7 @@ fn comes_before(a: &Limit, b: &Limit) -> bool {
             let times = (longest_s(b.period) / a.period.seconds()).max(1);
             a.limit * (times + u64::from(!nested)) as f64 <= b.limit
         }
-        Some(burst) => {
-            burst + a.limit / a.period.seconds() as f64 * longest_s(b.period) as f64 <= b.limit
-        }
+        Some(burst) => burst + a.limit / a.period.seconds() as f64 * longest_s(b.period) as f64 <= b.limit,
     }
 }
 
@@ -206,7 +204,9 @@ pub fn lost(facts: &Facts<'_>, diags: &mut Diags) {
         let named = config
             .records("limits")
             .filter_map(|l| Some((Period::named(l.str("period")?)?, l.span_of("period"))));
-        let Some((period, span)) = kongs.chain(named).filter(|(p, _)| *p >= Period::Day).last() else { continue };
+        let Some((period, span)) = kongs.chain(named).filter(|(p, _)| *p >= Period::Day).last() else {
+            continue;
+        };
         diags.push(
             Diagnostic::new(
                 &codes::QUOTA_LOST_ON_RESTART,
@@ -237,9 +237,11 @@ fn members(facts: &Facts<'_>, plan: usize) -> HashSet<usize> {
     let model = facts.model;
     let own = model.consumer_groups.get(plan).into_iter().flat_map(|g| &g.consumers);
     let named = own.filter_map(|name| facts.consumer_named(&name.value));
-    let joined = model.consumers.iter().enumerate().filter(|(_, c)| {
-        c.groups.iter().any(|g| named_group(model, &g.value) == Some(plan))
-    });
+    let joined = model
+        .consumers
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.groups.iter().any(|g| named_group(model, &g.value) == Some(plan)));
     named.chain(joined.map(|(i, _)| i)).collect()
 }
 
@@ -316,10 +318,11 @@ mod tests {
         binds("day: 100, month: 3100", &["4: `month` never"]);
         binds("day: 100, month: 3000", &[]);
         binds("minute: 60, algorithm: token-bucket, hour: 9000", &[]);
-        let named = |a: &str, b: &str| {
-            format!("limits: [{{name: a, {a}}}, {{name: b, {b}}}]")
-        };
-        binds(&named("limit: 100, period: minute", "limit: 50, period: hour"), &["4: `a` never refuses anything: `b`"]);
+        let named = |a: &str, b: &str| format!("limits: [{{name: a, {a}}}, {{name: b, {b}}}]");
+        binds(
+            &named("limit: 100, period: minute", "limit: 50, period: hour"),
+            &["4: `a` never refuses anything: `b`"],
+        );
         binds(&named("limit: 100, period: minute", "limit: 50, period: hour, by: [ip]"), &[]);
         binds(&named("limit: 100, period: minute", "limit: 50, period: hour, weight: 2"), &[]);
         binds(&named("limit: 5, period: minute", "limit: 5, period: minute"), &["4: `b` never"]);
@@ -333,7 +336,9 @@ mod tests {
     #[test]
     fn quotas_need_more_than_memory() {
         let yaml = |gateway: &str, config: &str| {
-            format!("{BASE}gateway: {{{gateway}}}\nplugins:\n- {{name: rate-limiting, config: {{{config}}}}}\n")
+            format!(
+                "{BASE}gateway: {{{gateway}}}\nplugins:\n- {{name: rate-limiting, config: {{{config}}}}}\n"
+            )
         };
         let lost = |gateway, config, want: &[&str]| {
             check(&codes::QUOTA_LOST_ON_RESTART, &yaml(gateway, config), want);
@@ -354,7 +359,11 @@ mod tests {
             )
         };
         let auth = "plugins:\n- {name: key-auth}\n";
-        check(&codes::CONSUMER_WITHOUT_PLAN, &yaml(auth), &["9: `b` is in no plan, and nothing else limits it on route `r`"]);
+        check(
+            &codes::CONSUMER_WITHOUT_PLAN,
+            &yaml(auth),
+            &["9: `b` is in no plan, and nothing else limits it on route `r`"],
+        );
         check(&codes::CONSUMER_WITHOUT_PLAN, &yaml(""), &[]);
         let fallback = format!("{auth}- {{name: rate-limiting, config: {{minute: 1}}}}\n");
         check(&codes::CONSUMER_WITHOUT_PLAN, &yaml(&fallback), &[]);
