@@ -21,6 +21,7 @@ pub mod limit;
 pub mod lint;
 pub mod message;
 pub mod model;
+pub mod overload;
 pub mod panics;
 pub mod policy;
 pub mod provider;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin;
 use crate::effect;
 use crate::model::gateway::Address;
+use crate::overload;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::reloads::Reloads;
@@ -81,6 +82,7 @@ impl Server {
             spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
         }
         probe::spawn(Arc::clone(&common), stopped.clone())?;
+        overload::watch(Arc::downgrade(&common))?;
         effect::provider::spawn(Arc::clone(&common), stopped.clone())?;
         if let Some(options) = options.admin {
             admin::spawn(options, metrics, stopped)?;

@@ -33,6 +33,10 @@ pub struct Gateway {
     pub router_flavor: RouterFlavor,
     /// `router_order: documented` instead of the order that Kong really uses.
     pub router_order_documented: bool,
+    /// Answers carry `Proxy-Status` (RFC 9209).
+    pub proxy_status: bool,
+    /// Errors are problem details (RFC 9457) instead of Kong's bodies.
+    pub problem_details: bool,
     /// HTTP/2 clients may open WebSockets (RFC 8441).
     pub websocket_over_http2: bool,
     /// Seconds to finish what is in flight after SIGTERM.
@@ -117,6 +121,8 @@ pub struct Limits {
     pub connections_per_ip: usize,
     pub requests_per_connection: usize,
     pub h2_streams: u32,
+    /// Bytes of memory that the process may use, 503 near it; 0 is what the system allows.
+    pub memory: u64,
 }
 
 /// How long anything may take.
@@ -192,6 +198,7 @@ impl Default for Limits {
             connections_per_ip: 0,
             requests_per_connection: 10_000,
             h2_streams: 100,
+            memory: 0,
         }
     }
 }
@@ -231,6 +238,8 @@ impl Default for Gateway {
                 .to_vec(),
             router_flavor: RouterFlavor::default(),
             router_order_documented: false,
+            proxy_status: false,
+            problem_details: false,
             websocket_over_http2: false,
             drain: Duration::from_secs(30),
         }

@@ -37,6 +37,8 @@ pub const FIELDS: &[Field] = &[
     Field::new("strip_headers", Kind::List(&HEADER), "Request headers that are removed because frameworks take them for a rewritten URL.").default("[\"X-Original-URL\",\"X-Rewrite-URL\",\"X-Envoy-Original-Path\"]"),
     Field::new("router_flavor", Kind::Enum(&["traditional_compatible", "traditional", "expressions"]), "Which of Kong's routers the file was written for.").default("\"traditional_compatible\""),
     Field::new("router_order", Kind::Enum(&["kong", "documented"]), "How routes that match the same request are ranked: as Kong really does, or as its documentation says.").default("\"kong\""),
+    Field::new("proxy_status", Kind::Bool, "Whether answers say in `Proxy-Status` (RFC 9209) what gw has to do with them: the status that it got, or why it got none.").default("false"),
+    Field::new("error_format", Kind::Enum(&["kong", "problem"]), "The bodies of gw's own errors where the client takes JSON: Kong's, or problem details (RFC 9457).").default("\"kong\""),
     Field::new("websocket_over_http2", Kind::Bool, "Whether HTTP/2 clients may open WebSockets (RFC 8441). Upstreams get them over HTTP/1.1.").default("false"),
     Field::new("drain", Kind::Num { min: 0.0, max: 86_400.0 }, "Seconds to finish what is in flight after SIGTERM.").default("30"),
 ];
@@ -60,6 +62,7 @@ const LIMITS: &[Field] = &[
         "Requests at the same time on one HTTP/2 connection.",
     )
     .default("100"),
+    Field::new("memory", COUNT, "Bytes of memory of the whole process. From 85 % of it connections are closed after each response, from 95 % requests are answered with 503 and `Retry-After`. 0 is what the control group or the machine has.").default("0"),
 ];
 
 const TIMEOUTS: &[Field] = &[
@@ -144,6 +147,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
             _ => RouterFlavor::TraditionalCompatible,
         },
         router_order_documented: record.str("router_order") == Some("documented"),
+        proxy_status: record.bool("proxy_status"),
+        problem_details: record.str("error_format") == Some("problem"),
         websocket_over_http2: record.bool("websocket_over_http2"),
         drain: record.num("drain").map_or(defaults.drain, Duration::from_secs_f64),
         listeners: Vec::new(),
@@ -182,6 +187,7 @@ fn limits(record: &Record) -> Limits {
         connections_per_ip: size(record, "connections_per_ip", d.connections_per_ip),
         requests_per_connection: size(record, "requests_per_connection", d.requests_per_connection),
         h2_streams: record.int("h2_streams").and_then(|n| u32::try_from(n).ok()).unwrap_or(d.h2_streams),
+        memory: record.int("memory").and_then(|n| u64::try_from(n).ok()).unwrap_or(d.memory),
     }
 }
 

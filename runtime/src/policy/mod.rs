@@ -34,6 +34,7 @@ pub mod limiting;
 pub mod media;
 pub mod oauth2_introspection;
 pub mod order;
+pub mod problem;
 pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redirect;
@@ -159,6 +160,8 @@ pub enum BodyError {
     /// The client broke off or sent malformed framing.
     Broken,
     Timeout,
+    /// There is no memory to hold it in.
+    NoRoom,
 }
 
 /// One policy, compiled from one plugin entry.

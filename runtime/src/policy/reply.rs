@@ -68,8 +68,18 @@ impl Reply {
             BodyError::TooLarge => (413, "Payload too large"),
             BodyError::Broken => (400, "Bad request"),
             BodyError::Timeout => (408, "Request timeout"),
+            BodyError::NoRoom => return Self::no_room(&x.request, x.request_id),
         };
         Self::gateway_error(&x.request, x.request_id, status, message).closing()
+    }
+
+    /// The answer while there is no memory for the request.
+    #[cold]
+    pub fn no_room(request: &RequestHead, id: RequestId) -> Self {
+        crate::overload::shed();
+        Self::gateway_error(request, id, 503, "Service temporarily unavailable")
+            .field(names::RETRY_AFTER, "1")
+            .closing()
     }
 
     fn shaped(shape: Shape, id: RequestId, status: u16, message: &str) -> Self {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::exchange::Exchange;
+use crate::overload;
 use crate::policy::limit_notes::Verdict;
 use crate::provider::{Provider, Providers};
 use crate::snapshot::Labels;
@@ -320,6 +321,29 @@ impl Metrics {
             [("connections", over), ("connections_per_ip", over_ip), ("proxy_protocol", no_proxy)]
         {
             let _ = writeln!(out, "gw_connections_refused_total{{limit=\"{limit}\"}} {n}");
+        }
+        simple(
+            out,
+            "gw_requests_shed_total",
+            "counter",
+            "requests answered with 503 for want of memory",
+            overload::shed_count(),
+        );
+        simple(
+            out,
+            "gw_overloaded",
+            "gauge",
+            "whether requests are turned away for want of memory",
+            u8::from(overload::is_full()),
+        );
+        if overload::limit() > 0 {
+            simple(
+                out,
+                "gw_memory_limit_bytes",
+                "gauge",
+                "memory that the process may use",
+                overload::limit(),
+            );
         }
         simple(out, "gw_panics_total", "counter", "bugs that ended a request", crate::panics::count());
         if let Some(n) = &self.log_dropped {

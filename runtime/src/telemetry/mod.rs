@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::exchange::Exchange;
 use crate::worker::proxy::ProxyError;
+use crate::worker::proxy_status::Cause;
 use crate::worker::respond::Ending;
 
 /// Why the gateway could not get an answer, kept in the exchange for the log.
@@ -32,5 +33,8 @@ impl Sink {
     /// Keeps why a request failed at the upstream, for its log line.
     pub fn proxy_error(&self, x: &mut Exchange, error: &ProxyError) {
         x.keep(Why(error.reason()));
+        if x.snapshot.gateway.proxy_status {
+            x.keep(Cause::of(error));
+        }
     }
 }

@@ -22,7 +22,8 @@ use crate::http1::request::{self, Meta};
 use crate::http1::write::{self, ClientLine};
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, Reject};
 use crate::message::Version;
-use crate::policy::{BodyFilter, Reply};
+use crate::overload;
+use crate::policy::{BodyError, BodyFilter, Reply};
 
 /// What begins an HTTP/2 connection without TLS.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -212,8 +213,9 @@ impl Conn {
     async fn serve_one(&mut self, worker: &Rc<Worker>, x: &mut Box<Exchange>, meta: Meta) -> Next {
         let snapshot = x.snapshot.clone();
         let limits = &snapshot.gateway.limits;
-        let last =
-            worker.draining.get() || x.client.connection_requests >= limits.requests_per_connection as u64;
+        let last = worker.draining.get()
+            || overload::is_tight()
+            || x.client.connection_requests >= limits.requests_per_connection as u64;
         let keep_alive = meta.keep_alive && !last;
         if meta.asterisk {
             self.reply(worker, x, Reply::empty(204), !keep_alive).await;
@@ -523,6 +525,9 @@ async fn collect(forward: &mut Forward<H1Body<'_>>, limit: usize) -> Result<Vec<
         }
         if all.len() + n > limit {
             return Err(Failure::Malformed(Reject::bad("the body is larger than a policy may hold")));
+        }
+        if overload::is_full() {
+            return Err(Failure::Body(BodyError::NoRoom));
         }
         all.extend_from_slice(&forward.data()[..n]);
         forward.consume_data(n);

@@ -200,6 +200,9 @@ async fn whole(forward: &mut Forward<H2Body>, watch: &Watch, limit: usize) -> Re
             let reject = crate::http1::Reject::bad("the body is larger than a policy may hold");
             return Err(Failure::Malformed(reject));
         }
+        if crate::overload::is_full() {
+            return Err(Failure::Body(BodyError::NoRoom));
+        }
         all.extend_from_slice(&forward.data()[..n]);
         forward.consume_data(n);
     }

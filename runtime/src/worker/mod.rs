@@ -14,6 +14,7 @@ pub mod listen;
 pub mod pipeline;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod proxy_status;
 pub mod request_body;
 pub mod respond;
 pub mod run;

@@ -2,13 +2,17 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use super::context::Worker;
+use super::proxy;
 use super::source::{BodySource, collect};
 use crate::effect::call;
 use crate::exchange::Exchange;
+use crate::http1::Framing;
 use crate::message::{FieldName, RequestHead, Version, names, split_port};
-use crate::policy::{Answer, BodyFilter, Effect, Flow, Reply, Step, reply};
+use crate::overload;
+use crate::policy::{Answer, BodyError, BodyFilter, Effect, Flow, Reply, Step, reply};
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::{forwarded_prefix, upstream_path};
 use crate::route::{Match, Query};
@@ -23,6 +27,9 @@ pub enum Decision {
 
 /// Runs everything that comes before the upstream.
 pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> Decision {
+    if overload::is_full() {
+        return Decision::Reply(Reply::no_room(&x.request, x.request_id));
+    }
     match prepare(x) {
         Ok(chain) => {
             if let Some(chain) = chain
@@ -40,7 +47,40 @@ pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> D
     if x.request.version != Version::H2 && speaks_h2(x) {
         return Decision::Reply(needs_h2(x));
     }
+    if holds(x, body)
+        && let Err(error) = Box::pin(hold(x, body)).await
+    {
+        return Decision::Reply(proxy::body_reply(x, error));
+    }
     Decision::Proxy
+}
+
+/// Bodies of a stated length up to this are here whole before a target is asked, where the route buffers requests.
+const HELD: u64 = 64 * 1024;
+
+/// Whether the rest of a short body is to be waited for, so that a slow client keeps no target busy. Long ones are
+/// streamed whatever the route says: memory is for many requests.
+fn holds<B: BodySource>(x: &Exchange, body: &B) -> bool {
+    let Framing::Length(length) = body.framing() else { return false };
+    length <= HELD
+        && x.body.is_none()
+        && (body.data().len() as u64) < length
+        && x.route.is_some_and(|r| x.snapshot.routes[r.0 as usize].request_buffering)
+}
+
+/// Waits for it.
+async fn hold<B: BodySource>(x: &mut Exchange, body: &mut B) -> Result<(), BodyError> {
+    let Framing::Length(length) = body.framing() else { return Ok(()) };
+    // Mostly it is on its way with the head, and goes on without a copy.
+    let here = std::future::poll_fn(|cx| match body.poll_fill(cx) {
+        Poll::Ready(here) => Poll::Ready(here.map(|_| ())),
+        Poll::Pending => Poll::Ready(Ok(())),
+    });
+    here.await?;
+    if (body.data().len() as u64) < length {
+        x.body = Some(collect(body, HELD as usize).await?);
+    }
+    Ok(())
 }
 
 /// Whether the service is spoken to over HTTP/2.

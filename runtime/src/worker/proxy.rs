@@ -70,6 +70,7 @@ pub fn body_reply(x: &Exchange, error: BodyError) -> Reply {
     let (status, message) = match error {
         BodyError::TooLarge => (413, "Payload too large"),
         BodyError::Timeout => (408, "Request timeout"),
+        BodyError::NoRoom => return Reply::no_room(&x.request, x.request_id),
         BodyError::Broken => (400, "Bad request"),
     };
     Reply::gateway_error(&x.request, x.request_id, status, message).closing()

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::Worker;
-use super::pipeline;
+use super::{pipeline, proxy_status};
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, names};
+use crate::policy::problem;
 use crate::policy::{Reply, filter};
 
 const UPSTREAM_LATENCY: &str = "X-Kong-Upstream-Latency";
@@ -45,6 +46,9 @@ pub fn proxied_via(x: &mut Exchange, via: &str) {
     push_ms(x, 0, first.duration_since(began));
     push_ms(x, 1, began.duration_since(x.now.instant));
     push_request_id(x);
+    if x.snapshot.gateway.proxy_status {
+        proxy_status::received(&mut x.response.fields, x.response.status);
+    }
     pipeline::respond(x);
 }
 
@@ -84,13 +88,21 @@ fn filtered(x: &mut Exchange, body: Bytes) -> Bytes {
     }
 }
 
-fn local_head(x: &mut Exchange, reply: Reply) -> Bytes {
+fn local_head(x: &mut Exchange, mut reply: Reply) -> Bytes {
     x.local_response = true;
+    if x.snapshot.gateway.problem_details {
+        reply = problem::of(reply, x.request_id);
+    }
     x.response.status = reply.status;
     x.response.fields.clear();
     push_date(x);
     x.response.fields.put(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
     reply.write_fields(&mut x.response.fields);
+    if x.snapshot.gateway.proxy_status {
+        let mut fields = std::mem::take(&mut x.response.fields);
+        proxy_status::own(&mut fields, reply.status, x.kept());
+        x.response.fields = fields;
+    }
     push_ms(x, 2, clock::monotonic().duration_since(x.now.instant));
     push_request_id(x);
     pipeline::respond(x);

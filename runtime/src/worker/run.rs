@@ -20,6 +20,7 @@ use super::listen::{Accepted, Listener, Slot, Stream, accept};
 use super::proxy_protocol::{self, Header};
 use crate::exchange::Client;
 use crate::http1::Buffer;
+use crate::overload;
 use crate::telemetry::Sink;
 
 /// What a worker is started with.
@@ -136,6 +137,9 @@ async fn housekeeping(worker: Rc<Worker>) {
         let idle = worker.snapshot().gateway.timeouts.upstream_idle;
         worker.pool.sweep(idle);
         worker.h2.sweep(idle);
+        if overload::is_tight() {
+            overload::give_back();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::exchange::SnapshotRef;
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, trailers, write};
 use crate::message::strip::StripSet;
 use crate::message::{Fields, ResponseHead};
+use crate::overload;
 use crate::policy::BodyError;
 
 /// A request body.
@@ -358,6 +359,9 @@ pub async fn collect<B: BodySource>(body: &mut B, limit: usize) -> Result<Bytes,
         }
         if all.len() + n > limit {
             return Err(BodyError::TooLarge);
+        }
+        if overload::is_full() {
+            return Err(BodyError::NoRoom);
         }
         all.extend_from_slice(&body.data()[..n]);
         body.consume(n);
