@@ -46,6 +46,8 @@ pub struct Client {
     pub tls: bool,
     /// The TLS server name, lower-case.
     pub sni: Option<Rc<str>>,
+    /// The verified certificate that the client showed.
+    pub certificate: Option<Rc<crate::tls::peer::PeerCertificate>>,
     /// The port that accepted the connection.
     pub local: SocketAddr,
     /// Number of the connection within the process, and of the request within the connection.
@@ -166,6 +168,7 @@ impl Client {
             trusted: false,
             tls: false,
             sni: None,
+            certificate: None,
             local,
             connection: 1,
             connection_requests: 1,

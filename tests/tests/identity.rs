@@ -1,9 +1,11 @@
 //! Who may call: credentials of every kind against the real binary.
 
+use gw_tests::binary::gw;
 use gw_tests::folder::Folder;
 use gw_tests::gateway::Gateway;
 use gw_tests::http;
 use gw_tests::slapd::{PASSWORD, Slapd};
+use gw_tests::upstream::Upstream;
 
 /// A config with these plugins, and what else stands at its top level. Requests that pass get 204.
 fn config(plugins: &str, rest: &str) -> String {
@@ -84,4 +86,81 @@ fn a_real_directory_says_who_may_call() {
     assert_eq!(status(&unverified, "alice", "other"), 503);
     directory.restart();
     assert_eq!(status(&ways[0], "alice", PASSWORD), 204, "a connection that broke is made anew");
+}
+
+/// `gw ARGS`, which must succeed.
+fn gw_does(args: &[&str]) {
+    let output = gw().args(args).output().expect("gw starts");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn certificates_say_who_calls_and_upstreams_are_told() {
+    let folder = Folder::new("identity");
+    let dir = folder.path().join("certs");
+    let at = |name: &str| dir.join(name).display().to_string();
+    let out = dir.display().to_string();
+    gw_does(&["certs", "server", "--out", &out]);
+    gw_does(&["certs", "client", "--out", &out, "--name", "billing", "--id", "spiffe://t.test/billing", "--id", "alice"]);
+    gw_does(&["certs", "client", "--out", &out, "--name", "stranger", "--id", "stranger.test"]);
+    let foreign = folder.path().join("foreign").display().to_string();
+    gw_does(&["certs", "client", "--out", &foreign, "--name", "alice", "--id", "alice"]);
+
+    let upstream = Upstream::start();
+    let config = |mode: &str| {
+        format!(
+            "_format_version: '3.0'\ngateway: {{tls: {{client_auth: {mode}, client_ca: '{}'}}}}\n\
+             services: [{{name: s, url: 'http://{}', routes: [{{name: r, paths: [/]}}, {{name: open, paths: [/open]}}]}}]\n\
+             plugins:\n- {{name: mtls-auth, route: r, config: {{consumers: {{'spiffe://t.test/billing': billing}}}}}}\n\
+             consumers: [{{username: billing}}, {{username: alice}}]\n",
+            at("ca.pem"),
+            upstream.addr()
+        )
+    };
+    let tls = ["--listen-tls", "127.0.0.1:0", "--tls-cert", &at("server.pem"), "--tls-key", &at("server-key.pem")];
+    let optional = Gateway::start(&folder.write("optional.yaml", &config("optional")), &tls);
+    let required = Gateway::start(&folder.write("required.yaml", &config("required")), &tls);
+    // Status, or 0 where there was no handshake.
+    let ask = |gateway: &Gateway, path: &str, client: Option<(&str, &str)>| -> u16 {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "20", "--cacert"]);
+        curl.arg(at("ca.pem")).args(["-H", "X-Forwarded-Client-Cert: Hash=forged", "-H", "x_forwarded_client.cert: forged"]);
+        if let Some((dir, name)) = client {
+            curl.args(["--cert", &format!("{dir}/{name}.pem"), "--key", &format!("{dir}/{name}-key.pem")]);
+        }
+        let output = curl.arg(format!("https://localhost:{}{path}", gateway.tls_addr().port())).output();
+        String::from_utf8(output.expect("curl starts").stdout).ok().and_then(|s| s.parse().ok()).unwrap_or(0)
+    };
+    let billing = Some((out.as_str(), "billing"));
+    for (gateway, path, client, want) in [
+        (&optional, "/x", billing, 200),
+        (&optional, "/x", Some((out.as_str(), "stranger")), 401),
+        (&optional, "/x", None, 401),
+        (&optional, "/open", None, 200),
+        (&optional, "/x", Some((foreign.as_str(), "alice")), 0),
+        (&required, "/x", billing, 200),
+        (&required, "/open", None, 0),
+    ] {
+        assert_eq!(ask(gateway, path, client), want, "{path} {client:?}");
+    }
+    let told: Vec<(Option<String>, Vec<String>)> = upstream
+        .seen()
+        .iter()
+        .map(|m| {
+            let is = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-") == "x-forwarded-client-cert";
+            let cert = m.fields.iter().filter(|(n, _)| is(n)).map(|(_, v)| v.clone()).collect();
+            (m.field("x-consumer-username").map(str::to_owned), cert)
+        })
+        .collect();
+    assert_eq!(told.len(), 3);
+    for (i, (consumer, certificates)) in told.iter().enumerate() {
+        if i == 1 {
+            assert_eq!((consumer, certificates), (&None, &Vec::new()), "no certificate, no word of one");
+            continue;
+        }
+        assert_eq!(consumer.as_deref(), Some("billing"));
+        let [certificate] = &certificates[..] else { panic!("{certificates:?}") };
+        assert!(certificate.starts_with("Hash=") && !certificate.contains("forged"), "{certificate}");
+        assert!(certificate.ends_with(";Subject=\"CN=spiffe://t.test/billing\";URI=spiffe://t.test/billing;DNS=alice"), "{certificate}");
+    }
 }

@@ -153,17 +153,7 @@ async fn get(worker: &Worker, endpoint: Endpoint) -> Result<CallResponse, String
 /// The request that is not there: these calls are on nobody's behalf.
 fn nobody(worker: &Worker) -> Box<Exchange> {
     let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-    worker.exchange(&Client {
-        peer: unknown,
-        peer_text: Rc::from("127.0.0.1"),
-        ip: unknown.ip(),
-        trusted: false,
-        tls: false,
-        sni: None,
-        local: unknown,
-        connection: 0,
-        connection_requests: 0,
-    })
+    worker.exchange(&Client { connection: 0, connection_requests: 0, ..Client::plain(unknown, unknown) })
 }
 
 #[cfg(test)]

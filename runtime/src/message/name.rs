@@ -98,6 +98,7 @@ names! {
     CONTENT_ENCODING = 34 "Content-Encoding";
     RETRY_AFTER = 35 "Retry-After";
     HTTP2_SETTINGS = 36 "HTTP2-Settings";
+    X_FORWARDED_CLIENT_CERT = 37 "X-Forwarded-Client-Cert";
 }
 
 // Sets of tags are kept as the bits of one word.

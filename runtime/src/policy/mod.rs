@@ -7,6 +7,7 @@
 pub mod acl;
 pub mod adaptive_concurrency;
 pub mod aggregate;
+pub mod authorize;
 pub mod basic_auth;
 pub mod bot_detection;
 pub mod call;
@@ -32,6 +33,7 @@ pub mod limit_by;
 pub mod limit_notes;
 pub mod limiting;
 pub mod media;
+pub mod mtls_auth;
 pub mod oauth2_introspection;
 pub mod order;
 pub mod problem;

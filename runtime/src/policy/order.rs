@@ -7,6 +7,7 @@ pub const ORDER: &[&str] = &[
     "bot-detection",         // 2500
     "cors",                  // 2000: preflights carry no credentials, so they end before authentication
     "deprecation",           // gw: what is gone is gone for everybody, so nobody need be authenticated
+    "mtls-auth",             // gw: the connection is known before anything that a request says
     "jwt",                   // 1450
     "oauth2",                // 1400
     "oauth2-introspection",  // gw: an authenticator, beside oauth2

@@ -90,6 +90,7 @@ policies! {
     Acl(acl::Acl);
     AdaptiveConcurrency(adaptive_concurrency::AdaptiveConcurrency);
     Aggregate(aggregate::Aggregate);
+    Authorize(authorize::Authorize);
     BasicAuth(basic_auth::BasicAuth);
     BotDetection(bot_detection::BotDetection);
     ConcurrencyLimiting(concurrency_limiting::ConcurrencyLimiting);
@@ -104,6 +105,7 @@ policies! {
     KeyAuth(key_auth::KeyAuth);
     Introspection(oauth2_introspection::Introspection);
     LdapAuth(ldap_auth::LdapAuth);
+    MtlsAuth(mtls_auth::MtlsAuth);
     RateLimiting(rate_limiting::RateLimiting);
     ProxyCache(proxy_cache::ProxyCache);
     Redirect(redirect::Redirect);

@@ -1,5 +1,6 @@
 //! The compiled config: immutable, ids into boxed slices, shared by all workers.
 
+pub mod consumers;
 pub mod publish;
 pub mod reloads;
 pub mod shared;
@@ -29,6 +30,7 @@ pub struct Snapshot {
     pub routes: Box<[Route]>,
     pub services: Box<[Service]>,
     pub consumers: Box<[Consumer]>,
+    pub consumer_index: consumers::ConsumerIndex,
     pub credentials: Credentials,
     /// Compiled policies, shared by chains.
     pub steps: Box<[Step]>,
@@ -200,9 +202,4 @@ impl Snapshot {
         }
     }
 
-    /// The consumer with this username or id.
-    pub fn consumer_by_name(&self, name: &str) -> Option<ConsumerId> {
-        let is = |c: &Consumer| c.username.as_deref() == Some(name) || c.id == name;
-        self.consumers.iter().position(is).map(|i| ConsumerId(i as u32))
-    }
 }

@@ -1,6 +1,7 @@
 //! TLS towards clients and upstreams: all of rustls's configuration in one place.
 
 pub mod lasting;
+pub mod peer;
 
 use std::io;
 use std::path::Path;

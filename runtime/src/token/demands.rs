@@ -125,7 +125,8 @@ impl Scopes {
 
     /// Whether a bearer with these claims may go on.
     pub fn admit(&self, claims: Option<&Value>) -> bool {
-        let has = |scope: &String| claims.is_some_and(|c| has_scope(c, scope));
+        let held = claims.map(scopes_of).unwrap_or_default();
+        let has = |scope: &String| held.contains(&scope.as_str());
         self.all.iter().all(has) && (self.any.is_empty() || self.any.iter().any(has))
     }
 
@@ -161,12 +162,12 @@ fn scope_claim(claims: &Value) -> Option<&Value> {
     claims.get("scope").or_else(|| claims.get("scp"))
 }
 
-/// Whether the claims have a scope; they list them in a text with spaces, or in a list.
-pub fn has_scope(claims: &Value, scope: &str) -> bool {
+/// The scopes in claims, which list them in a text with spaces, or in a list.
+pub fn scopes_of(claims: &Value) -> Vec<&str> {
     match scope_claim(claims) {
-        Some(Value::String(text)) => text.split(' ').any(|s| s == scope),
-        Some(Value::Array(list)) => list.iter().any(|s| s.as_str() == Some(scope)),
-        _ => false,
+        Some(Value::String(text)) => text.split(' ').filter(|s| !s.is_empty()).collect(),
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -409,6 +409,9 @@ pub fn proxy_headers(x: &mut Exchange) {
             fields.append(&names::X_FORWARDED_PREFIX, prefix);
         }
     }
+    if let Some(certificate) = &x.client.certificate {
+        request.fields.set(const { &names::X_FORWARDED_CLIENT_CERT }, certificate.forwarded.as_bytes());
+    }
     add_via(
         &mut request.fields,
         if request.version == crate::message::Version::H2 { "2 gw" } else { "1.1 gw" },

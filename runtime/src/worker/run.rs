@@ -22,6 +22,7 @@ use crate::exchange::Client;
 use crate::http1::Buffer;
 use crate::overload;
 use crate::telemetry::Sink;
+use crate::tls::peer::PeerCertificate;
 
 /// What a worker is started with.
 pub struct Start {
@@ -170,6 +171,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
         trusted: false,
         tls,
         sni: None,
+        certificate: None,
         local,
         connection: worker.common.next_connection.fetch_add(1, Ordering::Relaxed),
         connection_requests: 0,
@@ -186,6 +188,11 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     let Some(Ok(stream)) = within(&worker, patience, Box::pin(accept)).await else { return };
     let (_, session) = stream.get_ref();
     client.sni = session.server_name().map(|n| Rc::from(n.to_ascii_lowercase()));
+    if let Some(chain) = session.peer_certificates() {
+        // A certificate that rustls verified and that cannot be read proves nothing.
+        let Some(certificate) = PeerCertificate::of(chain) else { return };
+        client.certificate = Some(Rc::new(certificate));
+    }
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let io = Io::Server(Box::new(stream));
     match is_h2 {

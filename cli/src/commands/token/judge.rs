@@ -209,6 +209,7 @@ fn authorised(step: &Step, x: &Exchange, refusal: Option<&Option<Reply>>) -> Che
     let groups = if groups.is_empty() { "no groups".to_owned() } else { groups.join(", ") };
     let (actual, expected) = match step {
         Step::Acl(acl) => (groups, acl.described()),
+        Step::Authorize(rule) => ("the caller".to_owned(), rule.described()),
         _ => (String::new(), String::new()),
     };
     let (outcome, note) = match refusal {
