@@ -1,4 +1,4 @@
-//! `authorize`: what callers may do, by scopes, groups and a condition.
+//! `authorize`: what callers may do, by scopes, groups and an expression.
 
 mod expression;
 
@@ -14,10 +14,10 @@ use crate::token::demands::{SCOPES_ALL, SCOPES_ANY, Scopes};
 
 static PLUGIN: Descriptor = Descriptor {
     name: "authorize",
-    summary: "let callers do what scopes, groups and a condition allow",
+    summary: "let callers do what scopes, groups and an expression allow",
     doc: "\
 ## What it does
-Lets requests pass whose caller has the scopes, is in the consumer groups, and for which the condition holds; everything
+Lets requests pass whose caller has the scopes, is in the consumer groups, and for which the expression holds; everything
 that the config names must be satisfied.
 
 ## Why
@@ -32,14 +32,14 @@ routes:
       - name: authorize
         config:
           scopes_all: [orders]
-          condition: 'claims.role == \"admin\" && request.method in [\"GET\", \"HEAD\"]'
+          expression: 'claims.role == \"admin\" && request.method in [\"GET\", \"HEAD\"]'
 ```
 
 ## Behaviour
 Needs an authenticator before it. A caller who is not known gets 401 `Unauthorized`; one without the scopes 403 with
 `WWW-Authenticate: Bearer error=\"insufficient_scope\"`; any other refusal is 403 with `message`.
 
-A condition compares fields with `==`, `!=`, `<`, `<=`, `>`, `>=`, `in [..]`, `contains`, `starts_with`, `ends_with` and
+An expression compares fields with `==`, `!=`, `<`, `<=`, `>`, `>=`, `in [..]`, `contains`, `starts_with`, `ends_with` and
 `matches` (a regular expression for the whole value), and joins comparisons with `&&` before `||`, `!` and parentheses.
 Fields are `claims.NAME` (dots descend), `scopes`, `consumer.username`, `consumer.id`, `consumer.custom_id`,
 `consumer.groups` (of its acls), `credential`, `request.method`, `request.path` (in normal form), `request.host`,
@@ -57,7 +57,7 @@ type, or with what is not there, is false, `!=` too; so is one with a header or 
             Kind::Set(&TEXT),
             "The consumer must be in one of these `consumer_groups`.",
         ),
-        Field::new("condition", TEXT, "What must hold besides, such as `claims.role == \"admin\"`."),
+        Field::new("expression", TEXT, "What must hold besides, such as `claims.role == \"admin\"`."),
         Field::new("message", TEXT, "What callers who may not are told.").default("\"You cannot consume this service\""),
     ],
     consumer_scope: true,
@@ -70,7 +70,7 @@ pub struct Authorize {
     scopes: Scopes,
     /// Positions of consumers that are in one of the groups, in order; `None` where no group is asked for.
     members: Option<Arc<[u32]>>,
-    condition: Option<(String, Expression)>,
+    expression: Option<(String, Expression)>,
     message: String,
 }
 
@@ -78,16 +78,16 @@ impl Policy for Authorize {
     const PLUGIN: &'static Descriptor = &PLUGIN;
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
-        if !cx.at_least_one_of(config, &["scopes_any", "scopes_all", "consumer_groups", "condition"]) {
+        if !cx.at_least_one_of(config, &["scopes_any", "scopes_all", "consumer_groups", "expression"]) {
             return None;
         }
-        let condition = match config.spanned_str("condition") {
+        let expression = match config.spanned_str("expression") {
             None => None,
             Some(text) => match Expression::parse(&text) {
                 Ok(expression) => Some((text.value.clone(), expression)),
                 Err(error) => {
                     let span = transform::place(text.span, 0, text.len(), &error.range);
-                    let message = format!("`condition`: {}", error.message);
+                    let message = format!("`expression`: {}", error.message);
                     let mut diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, message);
                     if let Some(help) = error.help {
                         diagnostic = diagnostic.help(help);
@@ -101,7 +101,7 @@ impl Policy for Authorize {
         Some(Self {
             scopes: Scopes { any: texts("scopes_any"), all: texts("scopes_all") },
             members: members(config, cx)?,
-            condition,
+            expression,
             message: config.str("message").unwrap_or_default().to_owned(),
         })
     }
@@ -121,8 +121,8 @@ impl Policy for Authorize {
         }
         let consumer = x.identity.as_ref().and_then(|i| i.consumer);
         let is_member = |members: &Arc<[u32]>| consumer.is_some_and(|c| members.binary_search(&c.0).is_ok());
-        let holds = |(_, condition): &(String, Expression)| condition.holds(&Facts(x));
-        if self.members.as_ref().is_none_or(is_member) && self.condition.as_ref().is_none_or(holds) {
+        let holds = |(_, expression): &(String, Expression)| expression.holds(&Facts(x));
+        if self.members.as_ref().is_none_or(is_member) && self.expression.as_ref().is_none_or(holds) {
             return Flow::Next;
         }
         Flow::Reply(self.refuse(x))
@@ -139,7 +139,7 @@ impl Authorize {
         if self.members.is_some() {
             all.push("a member of one of `consumer_groups`".into());
         }
-        if let Some((text, _)) = &self.condition {
+        if let Some((text, _)) = &self.expression {
             all.push(text.clone());
         }
         all.join("; ")
@@ -218,11 +218,11 @@ mod tests {
         check(json!({"scopes_all": ["a", "b"]}), Some(json!({"scope": "b a"})), 200);
         check(json!({"scopes_all": ["a", "b"]}), Some(json!({"scope": "a"})), 403);
         check(json!({"scopes_any": ["a"]}), None, 401);
-        check(json!({"condition": "claims.role == 'admin'"}), Some(json!({"role": "admin"})), 200);
-        check(json!({"condition": "claims.role == 'admin'"}), Some(json!({"role": ["admin"]})), 403);
-        check(json!({"condition": "claims.role == 'admin'"}), None, 401);
-        check(json!({"condition": "consumer.username == 'alice' && consumer.groups contains 'admin'"}), Some(json!({})), 200);
-        let both = json!({"scopes_any": ["a"], "condition": "has(claims.x)"});
+        check(json!({"expression": "claims.role == 'admin'"}), Some(json!({"role": "admin"})), 200);
+        check(json!({"expression": "claims.role == 'admin'"}), Some(json!({"role": ["admin"]})), 403);
+        check(json!({"expression": "claims.role == 'admin'"}), None, 401);
+        check(json!({"expression": "consumer.username == 'alice' && consumer.groups contains 'admin'"}), Some(json!({})), 200);
+        let both = json!({"scopes_any": ["a"], "expression": "has(claims.x)"});
         check(both.clone(), Some(json!({"scope": "a", "x": 0})), 200);
         check(both.clone(), Some(json!({"scope": "a"})), 403);
         let described = policy::<Authorize>(&both).described();
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn mistakes_show_at_load() {
         refuses::<Authorize>(json!({}), "at least one of these fields");
-        refuses::<Authorize>(json!({"condition": "claims.role = 'x'"}), "`condition`: expected a comparison");
+        refuses::<Authorize>(json!({"expression": "claims.role = 'x'"}), "`expression`: expected a comparison");
         refuses::<Authorize>(json!({"consumer_groups": ["gold"]}), "there is no consumer group `gold`");
     }
 }
