@@ -101,7 +101,18 @@ fn certificates_say_who_calls_and_upstreams_are_told() {
     let at = |name: &str| dir.join(name).display().to_string();
     let out = dir.display().to_string();
     gw_does(&["certs", "server", "--out", &out]);
-    gw_does(&["certs", "client", "--out", &out, "--name", "billing", "--id", "spiffe://t.test/billing", "--id", "alice"]);
+    gw_does(&[
+        "certs",
+        "client",
+        "--out",
+        &out,
+        "--name",
+        "billing",
+        "--id",
+        "spiffe://t.test/billing",
+        "--id",
+        "alice",
+    ]);
     gw_does(&["certs", "client", "--out", &out, "--name", "stranger", "--id", "stranger.test"]);
     let foreign = folder.path().join("foreign").display().to_string();
     gw_does(&["certs", "client", "--out", &foreign, "--name", "alice", "--id", "alice"]);
@@ -117,14 +128,31 @@ fn certificates_say_who_calls_and_upstreams_are_told() {
             upstream.addr()
         )
     };
-    let tls = ["--listen-tls", "127.0.0.1:0", "--tls-cert", &at("server.pem"), "--tls-key", &at("server-key.pem")];
+    let tls =
+        ["--listen-tls", "127.0.0.1:0", "--tls-cert", &at("server.pem"), "--tls-key", &at("server-key.pem")];
     let optional = Gateway::start(&folder.write("optional.yaml", &config("optional")), &tls);
     let required = Gateway::start(&folder.write("required.yaml", &config("required")), &tls);
     // Status, or 0 where there was no handshake.
     let ask = |gateway: &Gateway, path: &str, client: Option<(&str, &str)>| -> u16 {
         let mut curl = std::process::Command::new("curl");
-        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "20", "--cacert"]);
-        curl.arg(at("ca.pem")).args(["-H", "X-Forwarded-Client-Cert: Hash=forged", "-H", "x_forwarded_client.cert: forged"]);
+        curl.args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "20",
+            "--cacert",
+        ]);
+        curl.arg(at("ca.pem")).args([
+            "-H",
+            "X-Forwarded-Client-Cert: Hash=forged",
+            "-H",
+            "x_forwarded_client.cert: forged",
+        ]);
         if let Some((dir, name)) = client {
             curl.args(["--cert", &format!("{dir}/{name}.pem"), "--key", &format!("{dir}/{name}-key.pem")]);
         }
@@ -147,7 +175,8 @@ fn certificates_say_who_calls_and_upstreams_are_told() {
         .seen()
         .iter()
         .map(|m| {
-            let is = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-") == "x-forwarded-client-cert";
+            let is =
+                |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-") == "x-forwarded-client-cert";
             let cert = m.fields.iter().filter(|(n, _)| is(n)).map(|(_, v)| v.clone()).collect();
             (m.field("x-consumer-username").map(str::to_owned), cert)
         })
@@ -161,6 +190,10 @@ fn certificates_say_who_calls_and_upstreams_are_told() {
         assert_eq!(consumer.as_deref(), Some("billing"));
         let [certificate] = &certificates[..] else { panic!("{certificates:?}") };
         assert!(certificate.starts_with("Hash=") && !certificate.contains("forged"), "{certificate}");
-        assert!(certificate.ends_with(";Subject=\"CN=spiffe://t.test/billing\";URI=spiffe://t.test/billing;DNS=alice"), "{certificate}");
+        assert!(
+            certificate
+                .ends_with(";Subject=\"CN=spiffe://t.test/billing\";URI=spiffe://t.test/billing;DNS=alice"),
+            "{certificate}"
+        );
     }
 }

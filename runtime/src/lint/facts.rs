@@ -30,7 +30,8 @@ pub const AUTHENTICATORS: &[(&str, CredentialKind, &str)] = &[
 ];
 
 /// Authenticators that take their consumers from elsewhere than the config's credentials.
-const EXTERNAL_AUTHENTICATORS: &[&str] = &["oauth2-introspection", "ldap-auth", "mtls-auth", "forward-auth", "session"];
+const EXTERNAL_AUTHENTICATORS: &[&str] =
+    &["oauth2-introspection", "ldap-auth", "mtls-auth", "forward-auth", "session"];
 
 impl<'a> Facts<'a> {
     /// Indexes `model`.

@@ -221,7 +221,11 @@ mod tests {
         check(json!({"expression": "claims.role == 'admin'"}), Some(json!({"role": "admin"})), 200);
         check(json!({"expression": "claims.role == 'admin'"}), Some(json!({"role": ["admin"]})), 403);
         check(json!({"expression": "claims.role == 'admin'"}), None, 401);
-        check(json!({"expression": "consumer.username == 'alice' && consumer.groups contains 'admin'"}), Some(json!({})), 200);
+        check(
+            json!({"expression": "consumer.username == 'alice' && consumer.groups contains 'admin'"}),
+            Some(json!({})),
+            200,
+        );
         let both = json!({"scopes_any": ["a"], "expression": "has(claims.x)"});
         check(both.clone(), Some(json!({"scope": "a", "x": 0})), 200);
         check(both.clone(), Some(json!({"scope": "a"})), 403);
@@ -232,7 +236,10 @@ mod tests {
     #[test]
     fn mistakes_show_at_load() {
         refuses::<Authorize>(json!({}), "at least one of these fields");
-        refuses::<Authorize>(json!({"expression": "claims.role = 'x'"}), "`expression`: expected a comparison");
+        refuses::<Authorize>(
+            json!({"expression": "claims.role = 'x'"}),
+            "`expression`: expected a comparison",
+        );
         refuses::<Authorize>(json!({"consumer_groups": ["gold"]}), "there is no consumer group `gold`");
     }
 }

@@ -127,7 +127,10 @@ impl Policy for MtlsAuth {
             return self.refuse(x, "No consumer for the TLS certificate");
         };
         let credential_id = Some(format!("sha256:{}", peer.fingerprint));
-        identity::set_identity(x, Identity { consumer, credential: Some(name), credential_id, ..Identity::default() });
+        identity::set_identity(
+            x,
+            Identity { consumer, credential: Some(name), credential_id, ..Identity::default() },
+        );
         Flow::Next
     }
 }
@@ -184,7 +187,10 @@ mod tests {
             Flow::Reply(reply) => format!("{} {}", reply.status, String::from_utf8_lossy(&reply.body)),
             Flow::Await(_) => "waits".into(),
         };
-        assert!(got.starts_with(want) || (got.starts_with("401") && got.contains(want)), "{config} {uris:?}: {got}");
+        assert!(
+            got.starts_with(want) || (got.starts_with("401") && got.contains(want)),
+            "{config} {uris:?}: {got}"
+        );
     }
 
     #[test]
@@ -199,11 +205,20 @@ mod tests {
         check(print.clone(), &[], Some("alice"), &format!("bob sha256:{}", "ab".repeat(32)));
         check(json!({"consumer_by": []}), &[], Some("alice"), "No consumer for the TLS certificate");
         check(json!({"consumer_by": ["custom_id"]}), &[], Some("cust-1"), "alice cust-1");
-        check(json!({"consumer_by": ["custom_id"]}), &[], Some("alice"), "No consumer for the TLS certificate");
+        check(
+            json!({"consumer_by": ["custom_id"]}),
+            &[],
+            Some("alice"),
+            "No consumer for the TLS certificate",
+        );
         check(json!({"skip_consumer_lookup": true}), &["u:x"], None, "- u:x");
         check(json!({"anonymous": "anon"}), &["u:x"], None, "anon -");
         testing::check::<MtlsAuth>(json!({}), "GET /", "401\nbody No required TLS certificate was sent");
-        testing::check::<MtlsAuth>(json!({"anonymous": "anon"}), "GET /", "next\n> X-Consumer-Username: anon");
+        testing::check::<MtlsAuth>(
+            json!({"anonymous": "anon"}),
+            "GET /",
+            "next\n> X-Consumer-Username: anon",
+        );
         refuses::<MtlsAuth>(json!({"consumers": {"u:x": "ghost"}}), "there is no consumer `ghost`");
     }
 }

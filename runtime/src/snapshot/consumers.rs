@@ -50,8 +50,7 @@ fn names(consumer: &Consumer) -> impl Iterator<Item = (By, &str)> {
 impl Snapshot {
     /// The consumer with this username or id.
     pub fn consumer_by_name(&self, name: &str) -> Option<ConsumerId> {
-        self.consumer_by_username(name)
-            .or_else(|| self.consumer_index.find(&self.consumers, By::Id, name))
+        self.consumer_by_username(name).or_else(|| self.consumer_index.find(&self.consumers, By::Id, name))
     }
 
     /// The consumer with this username.
@@ -74,8 +73,17 @@ mod tests {
     fn consumers_are_found_by_each_of_their_names_and_no_other() {
         let s = snapshot();
         assert_eq!(s.consumer_by_name("alice"), Some(ConsumerId(0)));
-        assert_eq!((s.consumer_by_name(ALICE), s.consumer_by_name(BOB)), (Some(ConsumerId(0)), Some(ConsumerId(1))));
-        assert_eq!((s.consumer_by_custom_id("cust-1"), s.consumer_by_custom_id("alice")), (Some(ConsumerId(0)), None));
-        assert_eq!((s.consumer_by_username(ALICE), s.consumer_by_name("cust-1"), s.consumer_by_name("")), (None, None, None));
+        assert_eq!(
+            (s.consumer_by_name(ALICE), s.consumer_by_name(BOB)),
+            (Some(ConsumerId(0)), Some(ConsumerId(1)))
+        );
+        assert_eq!(
+            (s.consumer_by_custom_id("cust-1"), s.consumer_by_custom_id("alice")),
+            (Some(ConsumerId(0)), None)
+        );
+        assert_eq!(
+            (s.consumer_by_username(ALICE), s.consumer_by_name("cust-1"), s.consumer_by_name("")),
+            (None, None, None)
+        );
     }
 }

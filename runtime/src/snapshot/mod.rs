@@ -201,5 +201,4 @@ impl Snapshot {
             ..Self::default()
         }
     }
-
 }

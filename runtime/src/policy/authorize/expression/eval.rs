@@ -57,9 +57,7 @@ impl Facts<'_> {
             }
             Field::ClientIp => Some(Found::Address(x.client.ip)),
             Field::ClientTls => Some(Found::Bool(x.client.tls)),
-            Field::CertificateNames => {
-                Some(Found::List(x.client.certificate.as_ref()?.names().collect()))
-            }
+            Field::CertificateNames => Some(Found::List(x.client.certificate.as_ref()?.names().collect())),
             Field::CertificateSubject => text(&x.client.certificate.as_ref()?.subject),
             Field::CertificateFingerprint => text(&x.client.certificate.as_ref()?.fingerprint),
         }

@@ -147,9 +147,12 @@ impl<'a> Parser<'a> {
                     Ok(Node::Compare(field, Test::Bool(true)))
                 }
                 other => {
-                    let message = format!("expected a comparison: {} is no condition by itself", other.describe());
+                    let message =
+                        format!("expected a comparison: {} is no condition by itself", other.describe());
                     let all = OPERATORS.map(|op| format!("`{op}`")).join(", ");
-                    Err(self.error(left_range, message).with_help(format!("the operators are {all}, and `has(FIELD)`")))
+                    Err(self
+                        .error(left_range, message)
+                        .with_help(format!("the operators are {all}, and `has(FIELD)`")))
                 }
             };
         };
@@ -188,7 +191,13 @@ impl<'a> Parser<'a> {
     }
 
     /// The test of a field, if operator and constant fit it.
-    fn test(&self, field: &Field, operator: &str, right: &Operand, range: &Range<usize>) -> Parsed<Option<Test>> {
+    fn test(
+        &self,
+        field: &Field,
+        operator: &str,
+        right: &Operand,
+        range: &Range<usize>,
+    ) -> Parsed<Option<Test>> {
         use Type::{Address, Any, Bool, List, Text};
         let number = |text: &str| {
             Some(match text {
@@ -219,15 +228,22 @@ impl<'a> Parser<'a> {
                 let fits = |l: &Literal| field.value_type() == Any || matches!(l, Literal::Text(_));
                 items.iter().all(fits).then(|| Test::OneOf(items.clone()))
             }
-            (Text | Any | List, "contains", Operand::Literal(Literal::Text(text))) => Some(Test::Contains(text.clone())),
-            (Text | Any, "starts_with", Operand::Literal(Literal::Text(text))) => Some(Test::StartsWith(text.clone())),
-            (Text | Any, "ends_with", Operand::Literal(Literal::Text(text))) => Some(Test::EndsWith(text.clone())),
+            (Text | Any | List, "contains", Operand::Literal(Literal::Text(text))) => {
+                Some(Test::Contains(text.clone()))
+            }
+            (Text | Any, "starts_with", Operand::Literal(Literal::Text(text))) => {
+                Some(Test::StartsWith(text.clone()))
+            }
+            (Text | Any, "ends_with", Operand::Literal(Literal::Text(text))) => {
+                Some(Test::EndsWith(text.clone()))
+            }
             (Text | Any, "matches", Operand::Literal(Literal::Text(text))) => {
                 // The whole value, so that a forgotten anchor opens nothing.
                 let whole = RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_REGEX).build();
                 let regex = whole.map_err(|e| {
                     let what = e.to_string();
-                    let last = what.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                    let last =
+                        what.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
                     self.error(range.clone(), format!("not a regular expression: {last}"))
                 })?;
                 Some(Test::Matches(regex))
@@ -238,7 +254,9 @@ impl<'a> Parser<'a> {
 
     fn nets(&self, items: &[Literal], range: &Range<usize>) -> Parsed<Vec<IpNet>> {
         let net = |item: &Literal| match item {
-            Literal::Text(text) => text.parse().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into())),
+            Literal::Text(text) => {
+                text.parse().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()))
+            }
             _ => None,
         };
         let nets = items.iter().map(net).collect::<Option<Vec<IpNet>>>();
@@ -270,7 +288,8 @@ impl<'a> Parser<'a> {
         if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
             return Ok(field.clone());
         }
-        let of = |family: &str| name.strip_prefix(family).filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
+        let of =
+            |family: &str| name.strip_prefix(family).filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
         if let Some(claim) = of("claims.") {
             return Ok(Field::Claim(claim.to_owned()));
         }
@@ -316,7 +335,8 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let word = |parser: &Self, word: &str| {
             let rest = parser.rest();
-            rest.strip_prefix(word).is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.'))
+            rest.strip_prefix(word)
+                .is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.'))
         };
         for (text, value) in [("true", true), ("false", false)] {
             if word(self, text) {
@@ -348,7 +368,10 @@ impl<'a> Parser<'a> {
                 }
             }
             Some('0'..='9' | '-') => {
-                let length = self.rest().find(|c: char| !matches!(c, '0'..='9' | '-' | '.')).unwrap_or(self.rest().len());
+                let length = self
+                    .rest()
+                    .find(|c: char| !matches!(c, '0'..='9' | '-' | '.'))
+                    .unwrap_or(self.rest().len());
                 self.at += length;
                 let number = self.text[start..self.at].parse().ok().filter(|n: &f64| n.is_finite());
                 number
@@ -380,7 +403,8 @@ impl<'a> Parser<'a> {
     fn eat_operator(&mut self, operator: &str) -> bool {
         let is_word = operator.ends_with(|c: char| c.is_ascii_alphabetic());
         let rest = self.rest().strip_prefix(operator);
-        let ends = rest.is_some_and(|r| !is_word || !r.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
+        let ends =
+            rest.is_some_and(|r| !is_word || !r.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
         if ends {
             self.at += operator.len();
         }

@@ -137,12 +137,45 @@ fn whatever_is_accepted_holds_or_does_not() {
         (state % below as u64) as usize
     };
     const PIECES: &[&str] = &[
-        "claims.role", "claims.age", "claims.groups", "claims.none", "claims.o", "scopes", "consumer.username",
-        "request.method", "client.ip", "client.tls", "\"admin\"", "'é'", "18", "-1.5", "true", "[\"x\", 1]",
-        "[\"10.0.0.0/8\"]", "==", "!=", "<", ">=", "in", "contains", "starts_with", "matches", "&&", "||", "!", "(",
-        ")", "has(", "[", "]", ",", "\\", "\"",
+        "claims.role",
+        "claims.age",
+        "claims.groups",
+        "claims.none",
+        "claims.o",
+        "scopes",
+        "consumer.username",
+        "request.method",
+        "client.ip",
+        "client.tls",
+        "\"admin\"",
+        "'é'",
+        "18",
+        "-1.5",
+        "true",
+        "[\"x\", 1]",
+        "[\"10.0.0.0/8\"]",
+        "==",
+        "!=",
+        "<",
+        ">=",
+        "in",
+        "contains",
+        "starts_with",
+        "matches",
+        "&&",
+        "||",
+        "!",
+        "(",
+        ")",
+        "has(",
+        "[",
+        "]",
+        ",",
+        "\\",
+        "\"",
     ];
-    let facts = [claims(), json!({}), json!([1]), json!({"role": 1, "age": "x", "groups": {"a": 1}, "o": [[]]})];
+    let facts =
+        [claims(), json!({}), json!([1]), json!({"role": 1, "age": "x", "groups": {"a": 1}, "o": [[]]})];
     let facts: Vec<Exchange> = facts.into_iter().map(exchange).collect();
     let mut accepted = 0;
     for round in 0..60_000 {
