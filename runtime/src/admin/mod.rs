@@ -1,5 +1,6 @@
 //! The admin listener: health, readiness, metrics, and the config in force. Never on the same socket as traffic.
 
+mod cache;
 pub mod config;
 mod status;
 mod usage;
@@ -18,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{mpsc, watch};
 
+use crate::snapshot::shared::Shared;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::health_view;
 use config::Submission;
@@ -27,12 +29,15 @@ pub struct Options {
     pub socket: std::net::TcpListener,
     /// Where configs go that are handed in.
     pub submissions: mpsc::Sender<Submission>,
+    /// What outlives configs: the cache is looked at and emptied here.
+    pub shared: Arc<Shared>,
 }
 
 /// What every request is answered from.
 struct Admin {
     metrics: Arc<Metrics>,
     submissions: mpsc::Sender<Submission>,
+    shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 }
 
@@ -42,7 +47,7 @@ pub fn spawn(
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    let admin = Arc::new(Admin { metrics, submissions: options.submissions, stop });
+    let admin = Arc::new(Admin { metrics, submissions: options.submissions, shared: options.shared, stop });
     std::thread::Builder::new().name("gw-admin".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(serve(options.socket, admin))
@@ -81,6 +86,9 @@ impl Admin {
             "/config" if *request.method() == Method::POST => {
                 config::accept(request, peer, &self.submissions).await
             }
+            path if path == "/proxy-cache" || path.starts_with("/proxy-cache/") => {
+                cache::answer(request.method(), path, peer, &self.shared)
+            }
             _ if !reads => message(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             "/healthz" => json(StatusCode::OK, "{\"status\":\"ok\"}\n".into()),
             "/ready" | "/readyz" | "/status/ready" if draining => {
@@ -98,7 +106,7 @@ impl Admin {
                 Some(found) => json(StatusCode::OK, found),
                 None => message(
                     StatusCode::NOT_FOUND,
-                    "not found: try /healthz, /ready, /status, /config, /usage, /metrics or /upstreams/NAME/health",
+                    "not found: try /healthz, /ready, /status, /config, /usage, /metrics, /proxy-cache/KEY or /upstreams/NAME/health",
                 ),
             },
         }

@@ -1,5 +1,7 @@
 //! Calls: requests of the gateway's own, over the worker's connections, by the rules of a client's request.
 
+use std::rc::Rc;
+
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
@@ -9,7 +11,7 @@ use crate::exchange::Exchange;
 use crate::http1::{Framing, scan};
 use crate::message::{FieldName, Fields, names};
 use crate::policy::BodyError;
-use crate::policy::call::{Call, CallError, CallResponse, CallTo, Series};
+use crate::policy::call::{Call, CallError, CallResponse, CallTo, Done, Series};
 use crate::snapshot::Scheme;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::target::{NoTarget, To};
@@ -43,6 +45,24 @@ pub async fn series(w: &Worker, x: &Exchange, series: &mut dyn Series) {
     }
 }
 
+/// Sends a call that the request does not wait for, on its behalf but beyond its end.
+pub fn later(w: &Rc<Worker>, x: &Exchange, call: Call, done: Done) {
+    let mut parent = w.exchange(&x.client);
+    parent.snapshot = x.snapshot.clone();
+    parent.route = x.route;
+    parent.identity.clone_from(&x.identity);
+    parent.captures.clone_from(&x.captures);
+    parent.upstream.host.clone_from(&x.upstream.host);
+    parent.request.host.push_str(&x.request.host);
+    parent.request.raw_path.push_str(&x.request.raw_path);
+    parent.request.fields.extend(&x.request.fields);
+    let w = Rc::clone(w);
+    tokio::task::spawn_local(async move {
+        done.call(Box::pin(one(&w, &parent, call)).await);
+        w.recycle(parent);
+    });
+}
+
 async fn one(w: &Worker, parent: &Exchange, call: Call) -> Result<CallResponse, CallError> {
     let timeout = call.timeout;
     tokio::time::timeout(timeout, exchange(w, parent, call)).await.unwrap_or(Err(CallError::Timeout))
@@ -52,7 +72,9 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
     let began = clock::monotonic();
     let snapshot = parent.snapshot.clone();
     let (service, to_service) = match &call.to {
-        CallTo::Service(id) => (snapshot.services.get(id.0 as usize).ok_or(CallError::Invalid)?, Some(*id)),
+        CallTo::Service(id) | CallTo::Exactly(id) => {
+            (snapshot.services.get(id.0 as usize).ok_or(CallError::Invalid)?, Some(*id))
+        }
         CallTo::Endpoint(endpoint) => (&endpoint.service, None),
     };
     let public_only = matches!(&call.to, CallTo::Endpoint(e) if e.public_only);
@@ -68,7 +90,15 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
     let mut x = w.exchange(&parent.client);
     prepare(&mut x, parent, &call);
     x.service = to_service;
-    x.upstream.path = format!("{}{}", service.path.trim_end_matches('/'), x.request.path);
+    let base = match &call.to {
+        CallTo::Exactly(_) => {
+            x.route = parent.route;
+            x.upstream.host.clone_from(&parent.upstream.host);
+            ""
+        }
+        _ => service.path.trim_end_matches('/'),
+    };
+    x.upstream.path = format!("{base}{}", x.request.path);
     let watch = w.deadlines.watch();
     if !speaks_http1 {
         let (body, trailers) = grpc::whole(w, &mut x, call.body.clone(), watch, call.max_body)
@@ -128,7 +158,7 @@ fn prepare(x: &mut Exchange, parent: &Exchange, call: &Call) {
     request.fields.extend(&call.fields);
     x.upstream.host = call.fields.text(&names::HOST).map(str::to_owned);
     request.fields.remove(&names::HOST);
-    if matches!(call.to, CallTo::Service(_)) {
+    if !matches!(call.to, CallTo::Endpoint(_)) {
         // From here they are judged as the client's own: kept of a trusted proxy, else replaced.
         for name in FORWARDED.iter().filter(|n| !call.fields.contains(n)) {
             for value in parent.request.fields.all(name) {

@@ -41,6 +41,7 @@ impl Effects {
             Effect::ReadBody { .. } => Answer::Body(Err(BodyError::Broken)),
             Effect::Call(_) => Answer::Call(Vec::new()),
             Effect::Series(series) => Answer::Series(series),
+            Effect::Later(..) => Answer::Begun,
         }
     }
 }

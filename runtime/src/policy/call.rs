@@ -43,11 +43,34 @@ pub trait Series: std::fmt::Debug + Any {
     fn answered(&mut self, number: usize, result: Result<CallResponse, CallError>);
 }
 
+/// What to do with the answer to a call that nobody waits for.
+pub struct Done(Box<dyn FnOnce(Result<CallResponse, CallError>)>);
+
+impl Done {
+    /// Does this.
+    pub fn new(done: impl FnOnce(Result<CallResponse, CallError>) + 'static) -> Self {
+        Self(Box::new(done))
+    }
+
+    /// The answer is there, or will never be.
+    pub fn call(self, result: Result<CallResponse, CallError>) {
+        (self.0)(result);
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
+}
+
 /// Whom to ask.
 #[derive(Clone, Debug)]
 pub enum CallTo {
     /// A service of the config, with its targets, TLS settings, retries and health.
     Service(ServiceId),
+    /// The same, with the path as the client's own request would have it: nothing comes in front of it.
+    Exactly(ServiceId),
     Endpoint(Arc<Endpoint>),
 }
 

@@ -55,6 +55,7 @@ pub mod standard_webhooks;
 pub mod testing;
 pub mod traffic_split;
 pub mod transform;
+pub mod turn;
 pub mod unsupported;
 pub mod upstream_identity;
 pub mod verdicts;
@@ -123,6 +124,8 @@ pub enum Effect {
     Call(Vec<call::Call>),
     /// Send requests one after the other or at the same time, as this says.
     Series(Box<dyn call::Series>),
+    /// Send a request that this one does not wait for.
+    Later(Box<call::Call>, call::Done),
     /// Wait, at most so long, for the question that another request has asked.
     Landing(Arc<verdicts::Landing>, std::time::Duration),
     /// Ask a directory about a name and a password.
@@ -147,6 +150,8 @@ pub enum Answer {
     Call(Vec<Result<call::CallResponse, call::CallError>>),
     /// The series, which knows what came of it.
     Series(Box<dyn call::Series>),
+    /// What is to be done later has begun.
+    Begun,
     /// The question is over, or the time is.
     Landing,
     /// Whether name and password belong together.

@@ -1,6 +1,7 @@
 //! `proxy-cache`: answers of upstreams, kept in memory and given again.
 
 pub mod control;
+mod rfc;
 pub mod store;
 
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use control::{Directives, Media};
+use rfc::RfcCache;
 use store::{Entry, Key, Store};
 
 use super::form::Args;
-use super::{Cx, Descriptor, Flow, Policy, Reply};
+use super::{Answer, Cx, Descriptor, Flow, Policy, Reply};
 use crate::diag::codes;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
@@ -53,6 +55,17 @@ With `cache_control` requests with `Authorization`, `no-store` or `no-cache` byp
 `private`, `no-store` or `no-cache` or without a lifetime (`s-maxage`, `max-age`, `Expires`); `max-age`, `max-stale` and
 `min-fresh` of a request are honoured, and `only-if-cached` is answered 504 where nothing is kept. The cache holds
 128 MiB in all and gives up what was least recently used. It is each process's own, and is empty after a restart.
+`DELETE /proxy-cache/KEY` and `DELETE /proxy-cache` of the admin listener make it forget.
+
+With `mode: rfc9111` what is kept, and for how long, is what services say, as RFC 9111 has it for a shared cache:
+`Cache-Control` (or `CDN-Cache-Control`), `Expires`, `Age`, `Vary`, a guess from `Last-Modified`, `Authorization`; the lists of
+statuses and types and `cache_ttl` do not count. Consumers still share nothing. A kept answer that is too old is asked about
+with `If-None-Match` and `If-Modified-Since` (`Revalidated`, or `Refresh` for a new one); conditions and single ranges of
+clients are answered from what is kept; a method that changes something makes its address, `Location` and `Content-Location`
+forgotten. `stale-while-revalidate` gives an old answer at once and asks later, `stale-if-error` gives it where the service fails
+or cannot be reached (`Stale`), both by the answer's word or else the plugin's. Of requests for the same thing that is not
+kept one goes to the service, and the others wait for it; what turns out not to be for the cache is waited for once in ten
+seconds. Partial answers and answers with `Set-Cookie` are not kept.
 ",
     fields: &[
         Field::new("strategy", Kind::Enum(&["memory"]), "Where answers are kept.").required(),
@@ -73,6 +86,15 @@ With `cache_control` requests with `Authorization`, `no-store` or `no-cache` byp
         Field::new("ignore_uri_case", Kind::Bool, "Whether paths are the same in any case.").default("false"),
         Field::new("vary_query_params", Kind::List(&TEXT), "The arguments that tell requests apart; else all."),
         Field::new("vary_headers", Kind::List(&HEADER), "Headers that tell requests apart."),
+        Field::new("mode", Kind::Enum(&["kong", "rfc9111"]), "Whether the fields above say what is kept, or the answers themselves.")
+            .default("\"kong\"")
+            .extension(),
+        Field::new("stale_while_revalidate", Kind::Int { min: 0, max: 86_400 }, "Seconds beyond freshness for which an answer is given while a new one is got, where the answer does not say; of `rfc9111`.")
+            .default("0")
+            .extension(),
+        Field::new("stale_if_error", Kind::Int { min: 0, max: 86_400 }, "Seconds beyond freshness for which an answer is given where there is no better one, where the answer does not say; of `rfc9111`.")
+            .default("0")
+            .extension(),
         Field::new("memory", Kind::Record(MEMORY), "Settings of the strategy `memory`."),
         Field::new("response_headers", Kind::Record(SHOWN), "Which headers tell the client of the cache."),
     ],
@@ -123,6 +145,8 @@ pub struct ProxyCache {
     age: Option<FieldName>,
     status: Option<FieldName>,
     key: Option<FieldName>,
+    /// The other mode, which then does everything.
+    rfc: Option<RfcCache>,
 }
 
 /// What became of a request at the cache, for the response's turn.
@@ -163,6 +187,11 @@ impl Policy for ProxyCache {
             let wanted = config.record("response_headers").and_then(|r| r.bool_opt(name)).unwrap_or(true);
             wanted.then(|| FieldName::new(if name == "age" { "Age" } else { name }))
         };
+        let rfc = config.str("mode") == Some("rfc9111");
+        if rfc && config.given("cache_control") {
+            let message = "`cache_control` has no effect: `rfc9111` always heeds it";
+            cx.report(&codes::NO_EFFECT, config.span_of("cache_control"), message);
+        }
         let dictionary = config.record("memory").and_then(|m| m.str("dictionary_name"));
         Some(Self {
             store: cx.shared.get(),
@@ -186,10 +215,24 @@ impl Policy for ProxyCache {
             age: shown("age"),
             status: shown("X-Cache-Status"),
             key: shown("X-Cache-Key"),
+            rfc: rfc.then(|| RfcCache {
+                store: cx.shared.get(),
+                turns: cx.shared.get(),
+                dictionary: dictionary.unwrap_or_default().to_owned(),
+                methods: texts("request_method"),
+                stale_while_revalidate: seconds("stale_while_revalidate").unwrap_or(0),
+                stale_if_error: seconds("stale_if_error").unwrap_or(0),
+                age: shown("age").is_some(),
+                status: shown("X-Cache-Status"),
+                key: shown("X-Cache-Key"),
+            }),
         })
     }
 
     fn request(&self, x: &mut Exchange) -> Flow {
+        if let Some(rfc) = &self.rfc {
+            return rfc.request(x);
+        }
         let asked = Directives::of(&x.request.fields);
         let heeded = self.cache_control.then_some(&asked);
         let refuses = |d: &Directives| {
@@ -219,7 +262,14 @@ impl Policy for ProxyCache {
         Flow::Reply(self.hit(entry, &key, now))
     }
 
+    fn resume(&self, x: &mut Exchange, answer: Answer) -> Flow {
+        self.rfc.as_ref().map_or(Flow::Next, |rfc| rfc.resume(x, answer))
+    }
+
     fn response(&self, x: &mut Exchange) {
+        if let Some(rfc) = &self.rfc {
+            return rfc.response(x);
+        }
         let (key, status) = match x.kept::<State>() {
             Some(State::Wanted { key, status }) => (*key, *status),
             Some(State::Bypass) => return self.tell(&self.status, &mut x.response.fields, "Bypass"),
@@ -249,11 +299,16 @@ impl Policy for ProxyCache {
     }
 
     fn wants_response_body(&self, x: &Exchange) -> bool {
-        matches!(x.kept::<State>(), Some(State::Keeping { .. }))
+        match &self.rfc {
+            Some(rfc) => rfc.wants_response_body(x),
+            None => matches!(x.kept::<State>(), Some(State::Keeping { .. })),
+        }
     }
 
     fn response_body(&self, x: &mut Exchange, body: Vec<u8>) -> Result<Vec<u8>, Reply> {
-        if body.len() <= LONGEST
+        if let Some(rfc) = &self.rfc {
+            rfc.keep_body(x, &body);
+        } else if body.len() <= LONGEST
             && let Some(State::Keeping { key, entry, keep_s }) = x.kept()
         {
             let entry = Entry { body: Bytes::copy_from_slice(&body), ..entry.clone() };

@@ -118,6 +118,12 @@ pub struct Landing {
 }
 
 impl Landing {
+    /// The end has come.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
     /// Waits for the end, at most so long.
     pub async fn wait(&self, most: Duration) {
         let wait = async {
@@ -205,8 +211,7 @@ impl<V: Clone> Asking<V> {
 impl<V: Clone> Drop for Asking<V> {
     fn drop(&mut self) {
         self.verdicts.shard(&self.key).flights.remove(&self.key);
-        self.flight.landing.over.store(true, Ordering::Release);
-        self.flight.landing.told.notify_waiters();
+        self.flight.landing.end();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::Poll;
 
 use super::context::Worker;
@@ -26,7 +27,7 @@ pub enum Decision {
 }
 
 /// Runs everything that comes before the upstream.
-pub async fn run<B: BodySource>(w: &Worker, x: &mut Exchange, body: &mut B) -> Decision {
+pub async fn run<B: BodySource>(w: &Rc<Worker>, x: &mut Exchange, body: &mut B) -> Decision {
     if overload::is_full() {
         return Decision::Reply(Reply::no_room(&x.request, x.request_id));
     }
@@ -190,7 +191,7 @@ fn chain_of(x: &Exchange, before: ChainId) -> ChainId {
 }
 
 async fn policies<B: BodySource>(
-    w: &Worker,
+    w: &Rc<Worker>,
     x: &mut Exchange,
     first: ChainId,
     body: &mut B,
@@ -229,7 +230,7 @@ const CLIENT_GONE: u16 = 499;
 
 /// Performs an effect; `None` if the client went away meanwhile.
 async fn perform<B: BodySource>(
-    w: &Worker,
+    w: &Rc<Worker>,
     x: &mut Exchange,
     effect: Effect,
     body: &mut B,
@@ -263,6 +264,10 @@ async fn perform<B: BodySource>(
                 () = tokio::time::sleep(time) => Answer::Slept,
                 () = gone => return None,
             }
+        }
+        Effect::Later(call, done) => {
+            call::later(w, x, *call, done);
+            Answer::Begun
         }
         // Boxed, so that a request that waits for nothing is not as large as one that waits for everything.
         other => Box::pin(w.effects.perform(other)).await,

@@ -95,8 +95,14 @@ fn local_head(x: &mut Exchange, mut reply: Reply) -> Bytes {
     }
     x.response.status = reply.status;
     x.response.fields.clear();
-    push_date(x);
-    x.response.fields.put(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
+    // An answer that was kept has those of its maker.
+    let has = |name: &FieldName| reply.fields.iter().any(|(n, _)| n == name);
+    if !has(&names::DATE) {
+        push_date(x);
+    }
+    if !has(&names::SERVER) {
+        x.response.fields.put(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
+    }
     reply.write_fields(&mut x.response.fields);
     if x.snapshot.gateway.proxy_status {
         let mut fields = std::mem::take(&mut x.response.fields);

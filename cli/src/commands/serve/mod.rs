@@ -124,7 +124,10 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         Some(_) => Sockets::of(&listeners, admin.as_ref().map(|(addr, socket)| (*addr, socket)))?,
         None => Sockets::default(),
     };
-    let admin = admin.map(|(_, socket)| admin::Options { socket, submissions: submit });
+    let admin = admin.map(|(_, socket)| {
+        let shared = std::sync::Arc::clone(loader.shared());
+        admin::Options { socket, submissions: submit, shared }
+    });
     let options = Options {
         listeners,
         workers: settings::workers(&args, &gateway),

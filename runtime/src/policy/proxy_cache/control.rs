@@ -8,10 +8,15 @@ pub struct Directives(Vec<(String, Option<String>)>);
 impl Directives {
     /// Those of a request or response.
     pub fn of(fields: &Fields) -> Self {
-        let name = FieldName::new("Cache-Control");
+        Self::named(fields, "Cache-Control")
+    }
+
+    /// Those of fields with another name.
+    pub fn named(fields: &Fields, name: &str) -> Self {
+        let name = FieldName::new(name);
         let mut all = Vec::new();
         for value in fields.all(&name) {
-            for directive in String::from_utf8_lossy(value).split(',') {
+            for directive in members(&String::from_utf8_lossy(value)) {
                 let (name, value) = match directive.split_once('=') {
                     Some((name, value)) => (name, Some(value.trim().trim_matches('"').to_owned())),
                     None => (directive, None),
@@ -23,6 +28,19 @@ impl Directives {
             }
         }
         Self(all)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The seconds of a directive, where they are digits and nothing else; so many that they do not fit are the most.
+    pub fn whole_seconds(&self, name: &str) -> Option<u64> {
+        let (_, value) = self.0.iter().find(|(n, _)| n == name)?;
+        let digits = value.as_deref()?;
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse().unwrap_or(u64::MAX))
     }
 
     /// Whether the directive is there.
@@ -38,6 +56,18 @@ impl Directives {
             None => Some(u64::MAX),
         }
     }
+}
+
+/// The members of a list; commas within quotes belong to a member.
+fn members(list: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let ends = |c: char| {
+        let ends = c == ',' && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+        ends
+    };
+    list.split(ends).collect()
 }
 
 /// How many seconds a shared cache may give an answer again, from its directives or its date of expiry.

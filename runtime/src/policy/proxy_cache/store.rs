@@ -58,6 +58,21 @@ impl Store {
         self.shard(&key).put(key, entry, keep_s, self.shard_capacity);
     }
 
+    /// Forgets an answer; tells whether it was there.
+    pub fn remove(&self, key: &Key) -> bool {
+        let mut shard = self.shard(key);
+        let there = shard.entries.contains_key(key);
+        shard.remove(key);
+        there
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock().unwrap_or_else(PoisonError::into_inner) = Shard::default();
+        }
+    }
+
     fn shard(&self, key: &Key) -> std::sync::MutexGuard<'_, Shard> {
         self.shards[key[0] as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
