@@ -82,7 +82,9 @@ fn old_answers_are_asked_about() {
 #[test]
 fn what_varies_is_kept_apart() {
     let c = cache(&[("GET /o/a", 0, 200, "Cache-Control: max-age=60\r\nVary: X-L\r\n", "x")], "");
-    for (fields, want) in [("X-L: a\r\n", "Miss"), ("X-L: b\r\n", "Miss"), ("X-L: a\r\n", "Hit"), ("", "Miss"), ("", "Hit")] {
+    for (fields, want) in
+        [("X-L: a\r\n", "Miss"), ("X-L: b\r\n", "Miss"), ("X-L: a\r\n", "Hit"), ("", "Miss"), ("", "Hit")]
+    {
         assert!(c.ask("GET", "/a", fields).0.starts_with(want), "{fields} {want}");
     }
 }
@@ -92,8 +94,11 @@ fn stale_answers_are_given_where_that_is_allowed() {
     let swr = "Cache-Control: max-age=0, stale-while-revalidate=60\r\nETag: \"1\"\r\n";
     let sie = "Cache-Control: max-age=0, stale-if-error=60\r\nETag: \"1\"\r\n";
     let strict = "Cache-Control: max-age=0, stale-if-error=60, must-revalidate\r\nETag: \"1\"\r\n";
-    let all =
-        [("GET /o/swr", 0, 200, swr, "1"), ("GET /o/sie", 0, 200, sie, "1"), ("GET /o/strict", 0, 200, strict, "1")];
+    let all = [
+        ("GET /o/swr", 0, 200, swr, "1"),
+        ("GET /o/sie", 0, 200, sie, "1"),
+        ("GET /o/strict", 0, 200, strict, "1"),
+    ];
     let c = cache(&all, "");
     for path in ["/swr", "/sie", "/strict"] {
         c.check(path, "", "Miss 200 1");
@@ -114,10 +119,17 @@ fn stale_answers_are_given_where_that_is_allowed() {
 
 #[test]
 fn of_many_that_want_the_same_one_asks() {
-    let c = cache(&[("GET /o/a", 300, 200, FRESH, "x"), ("GET /o/private", 100, 200, "Cache-Control: private\r\n", "p")], "");
+    let c = cache(
+        &[
+            ("GET /o/a", 300, 200, FRESH, "x"),
+            ("GET /o/private", 100, 200, "Cache-Control: private\r\n", "p"),
+        ],
+        "",
+    );
     let ask = |path: &'static str| {
         let addr = c.addr();
-        let all: Vec<_> = (0..8).map(|_| std::thread::spawn(move || request(addr, "GET", path, "").text())).collect();
+        let all: Vec<_> =
+            (0..8).map(|_| std::thread::spawn(move || request(addr, "GET", path, "").text())).collect();
         all.into_iter().map(|t| t.join().expect("an answer")).collect::<Vec<_>>()
     };
     assert_eq!(ask("/a"), vec!["x"; 8]);

@@ -30,7 +30,10 @@ pub fn answer(method: &Method, path: &str, peer: SocketAddr, shared: &Shared) ->
         return empty();
     }
     let Some(key) = key(name) else {
-        return message(StatusCode::NOT_FOUND, "no such key: keys are 64 hexadecimal digits, as in X-Cache-Key");
+        return message(
+            StatusCode::NOT_FOUND,
+            "no such key: keys are 64 hexadecimal digits, as in X-Cache-Key",
+        );
     };
     match *method {
         Method::DELETE if store.remove(&key) => empty(),

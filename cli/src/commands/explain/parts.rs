@@ -12,7 +12,9 @@ pub fn render(out: &mut String, plan: &Plan, snapshot: &Snapshot) {
     let width = plan.parts.iter().map(|p| p.name.len()).max().unwrap_or(0);
     for (i, (part, end)) in plan.parts.iter().zip(ends).enumerate() {
         let service = match &part.to {
-            CallTo::Service(id) | CallTo::Exactly(id) => snapshot.services[id.0 as usize].name.as_deref().unwrap_or(&part.service),
+            CallTo::Service(id) | CallTo::Exactly(id) => {
+                snapshot.services[id.0 as usize].name.as_deref().unwrap_or(&part.service)
+            }
             CallTo::Endpoint(endpoint) => &endpoint.service.authority,
         };
         let mut text = format!("{:<width$} {service}", part.name);

@@ -59,7 +59,9 @@ fn is_dictionary(text: &str) -> bool {
     let integer = |v: &str| (1..=15).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_digit());
     !text.trim().is_empty()
         && text.split(',').map(str::trim).all(|member| match member.split_once('=') {
-            Some((k, v)) => key(k) && (integer(v) || v.bytes().all(|b| b.is_ascii_alphabetic()) && !v.is_empty()),
+            Some((k, v)) => {
+                key(k) && (integer(v) || v.bytes().all(|b| b.is_ascii_alphabetic()) && !v.is_empty())
+            }
             None => key(member),
         })
 }
@@ -97,7 +99,8 @@ pub fn lifetime(request: &Fields, status: u16, response: &Fields, now_s: u64) ->
     if request.contains(&names::AUTHORIZATION) && !allowed {
         return None;
     }
-    let varies_by_all = response.all(&names::VARY).any(|v| v.split(|b| *b == b',').any(|n| n.trim_ascii() == b"*"));
+    let varies_by_all =
+        response.all(&names::VARY).any(|v| v.split(|b| *b == b',').any(|n| n.trim_ascii() == b"*"));
     if varies_by_all {
         return None;
     }
@@ -156,7 +159,12 @@ mod tests {
             ("Authorization: x", 200, "Cache-Control: max-age=60", None),
             ("Authorization: x", 200, "Cache-Control: public, max-age=60", Some(60)),
             ("", 200, "Expires: Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("", 200, "Date: Sun, 06 Nov 1994 08:50:07 GMT\nExpires: Sun, 06 Nov 1994 08:50:37 GMT", Some(30)),
+            (
+                "",
+                200,
+                "Date: Sun, 06 Nov 1994 08:50:07 GMT\nExpires: Sun, 06 Nov 1994 08:50:37 GMT",
+                Some(30),
+            ),
             ("", 200, "Expires: 0", Some(0)),
             ("", 200, "Cache-Control: max-age=9\nExpires: 0", Some(9)),
             ("", 200, "Last-Modified: Sun, 06 Nov 1994 08:48:37 GMT", Some(6)),

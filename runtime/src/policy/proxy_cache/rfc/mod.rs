@@ -52,10 +52,19 @@ pub struct RfcCache {
 enum State {
     Bypass,
     /// It changes something: what is kept for its address is forgotten if it succeeds.
-    Unsafe { address: Key },
+    Unsafe {
+        address: Key,
+    },
     /// Its answer may be kept.
-    Wanted { address: Key, status: &'static str },
-    Keeping { key: Key, entry: Entry, keep_s: u64 },
+    Wanted {
+        address: Key,
+        status: &'static str,
+    },
+    Keeping {
+        key: Key,
+        entry: Entry,
+        keep_s: u64,
+    },
     Served,
 }
 
@@ -109,7 +118,8 @@ impl RfcCache {
         let asked = Directives::of(&x.request.fields);
         let now = x.now.unix_ms / 1000;
         let no_cache = asked.has("no-cache")
-            || (asked.is_empty() && x.request.fields.text(&FieldName::new("Pragma")).is_some_and(|p| p == "no-cache"));
+            || (asked.is_empty()
+                && x.request.fields.text(&FieldName::new("Pragma")).is_some_and(|p| p == "no-cache"));
         let found = if asked.has("no-store") { None } else { self.find(x, &address, now) };
         let Some((key, entry)) = found else {
             if asked.has("only-if-cached") {
@@ -150,7 +160,9 @@ impl RfcCache {
             };
         }
         match turn {
-            Role::Follower(turn) if may_wait && !no_cache => return Flow::Await(Effect::Landing(turn, self.patience(x))),
+            Role::Follower(turn) if may_wait && !no_cache => {
+                return Flow::Await(Effect::Landing(turn, self.patience(x)));
+            }
             Role::Leader(turn) => x.keep::<Turn>(turn),
             _ => {}
         }
@@ -163,7 +175,9 @@ impl RfcCache {
         let collapses = may_wait
             && x.request.method == "GET"
             && !x.request.fields.contains(&names::AUTHORIZATION)
-            && !["Range", "If-None-Match", "If-Modified-Since"].iter().any(|n| x.request.fields.contains(&FieldName::new(n)))
+            && !["Range", "If-None-Match", "If-Modified-Since"]
+                .iter()
+                .any(|n| x.request.fields.contains(&FieldName::new(n)))
             && self.store.get(&pass_key(&address), x.now.unix_ms / 1000).is_none();
         if collapses {
             match Turns::take(&self.turns, &address) {
@@ -185,7 +199,9 @@ impl RfcCache {
     fn conditional(&self, x: &Exchange, entry: &Entry) -> Option<Call> {
         let service = x.service?;
         let mut fields = x.request.fields.clone();
-        for name in ["If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"] {
+        for name in
+            ["If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"]
+        {
             fields.remove(&FieldName::new(name));
         }
         let kept = serve::fields_of(entry);
@@ -213,7 +229,12 @@ impl RfcCache {
     }
 
     /// What the service says of a kept answer.
-    fn revalidated(&self, x: &mut Exchange, asked: Revalidating, result: Result<CallResponse, CallError>) -> Flow {
+    fn revalidated(
+        &self,
+        x: &mut Exchange,
+        asked: Revalidating,
+        result: Result<CallResponse, CallError>,
+    ) -> Flow {
         let Revalidating { address, key, entry } = asked;
         let now = clock::unix_s();
         let said = Said::by(&serve::fields_of(&entry));
@@ -294,7 +315,9 @@ impl RfcCache {
                     later.update(key, entry, &response, now);
                 }
                 Ok(response) => {
-                    if let Some((new, keep_s)) = later.entry(response.status, &response.fields, response.body, now) {
+                    if let Some((new, keep_s)) =
+                        later.entry(response.status, &response.fields, response.body, now)
+                    {
                         later.put(&address, new, keep_s, now);
                     } else if response.status < 500 {
                         later.store.remove(&key);
@@ -322,10 +345,12 @@ impl RfcCache {
         let long = |t: &str| t.parse::<usize>().is_ok_and(|length| length > LONGEST);
         let too_long = x.response.fields.text(&names::CONTENT_LENGTH).is_some_and(long);
         let fits = x.request.method == "GET" && !x.local_response && !too_long;
-        let entry = if fits { self.entry(x, x.response.status, &x.response.fields, Bytes::new(), now) } else { None };
+        let entry =
+            if fits { self.entry(x, x.response.status, &x.response.fields, Bytes::new(), now) } else { None };
         let Some((entry, keep_s)) = entry else {
             if fits || x.local_response {
-                let pass = Entry { status: PASS, fields: Vec::new(), body: Bytes::new(), at_s: now, ttl_s: 0 };
+                let pass =
+                    Entry { status: PASS, fields: Vec::new(), body: Bytes::new(), at_s: now, ttl_s: 0 };
                 self.store.put(pass_key(&address), pass, PASS_KEPT);
             }
             // Nobody need wait for what is not kept.
@@ -390,7 +415,14 @@ impl RfcCache {
         let route = x.route.and_then(|r| x.snapshot.routes.get(r.0 as usize)).map_or("", |r| r.id.as_str());
         let host = x.request.host.to_ascii_lowercase();
         let query = query.unwrap_or("\u{1}");
-        verdicts::key([b"rfc".as_slice(), self.dictionary.as_bytes(), route.as_bytes(), host.as_bytes(), path.as_bytes(), query.as_bytes()])
+        verdicts::key([
+            b"rfc".as_slice(),
+            self.dictionary.as_bytes(),
+            route.as_bytes(),
+            host.as_bytes(),
+            path.as_bytes(),
+            query.as_bytes(),
+        ])
     }
 
     /// A kept answer for this very request.
@@ -410,7 +442,14 @@ impl RfcCache {
         }
     }
 
-    fn entry(&self, x: &Exchange, status: u16, fields: &Fields, body: Bytes, now: u64) -> Option<(Entry, u64)> {
+    fn entry(
+        &self,
+        x: &Exchange,
+        status: u16,
+        fields: &Fields,
+        body: Bytes,
+        now: u64,
+    ) -> Option<(Entry, u64)> {
         entry_of(&x.request.fields, status, fields, body, x.now.unix_ms / 1000, now)
     }
 
@@ -509,7 +548,14 @@ impl Later {
 }
 
 /// An answer to keep, and for how many seconds from its making; `None` if it may not be kept or keeping it is of no use.
-fn entry_of(request: &Fields, status: u16, fields: &Fields, body: Bytes, asked_s: u64, now: u64) -> Option<(Entry, u64)> {
+fn entry_of(
+    request: &Fields,
+    status: u16,
+    fields: &Fields,
+    body: Bytes,
+    asked_s: u64,
+    now: u64,
+) -> Option<(Entry, u64)> {
     let ttl_s = freshness::lifetime(request, status, fields, now)?;
     let has_validator = fields.contains(&names::ETAG) || fields.contains(&FieldName::new("Last-Modified"));
     let said = Said::by(fields);

@@ -17,14 +17,26 @@ pub fn fields_of(entry: &Entry) -> Fields {
 }
 
 /// What a 304 keeps of the fields.
-const OF_304: &[&str] =
-    &["Cache-Control", "CDN-Cache-Control", "Content-Location", "Date", "ETag", "Expires", "Last-Modified", "Vary"];
+const OF_304: &[&str] = &[
+    "Cache-Control",
+    "CDN-Cache-Control",
+    "Content-Location",
+    "Date",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Vary",
+];
 
 /// The answer to a request from a kept one.
 pub fn reply(request: &Fields, entry: &Entry, is_head: bool) -> Reply {
     let kept = fields_of(entry);
-    let mut reply =
-        Reply { status: entry.status, body: entry.body.clone(), fields: entry.fields.clone(), ..Reply::default() };
+    let mut reply = Reply {
+        status: entry.status,
+        body: entry.body.clone(),
+        fields: entry.fields.clone(),
+        ..Reply::default()
+    };
     if entry.status != 200 {
         return reply;
     }
@@ -57,9 +69,10 @@ fn is_unchanged(request: &Fields, kept: &Fields) -> bool {
     if request.contains(&name) {
         let Some(etag) = kept.text(&names::ETAG) else { return false };
         let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-        return request.all(&name).filter_map(|v| std::str::from_utf8(v).ok()).any(|list| {
-            list.trim() == "*" || tags(list).iter().any(|tag| weak(tag) == weak(etag))
-        });
+        return request
+            .all(&name)
+            .filter_map(|v| std::str::from_utf8(v).ok())
+            .any(|list| list.trim() == "*" || tags(list).iter().any(|tag| weak(tag) == weak(etag)));
     }
     let since = date(request, "If-Modified-Since");
     let modified = date(kept, "Last-Modified").or_else(|| date(kept, "Date"));
