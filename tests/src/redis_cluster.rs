@@ -71,29 +71,13 @@ impl RedisCluster {
         usize::from(slot) / 16_384_usize.div_ceil(self.masters.len())
     }
 
-    /// Moves a slot, with what is in it, to another master.
-    pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let id = |of: &RedisServer| -> String {
-            redis::cmd("CLUSTER").arg("MYID").query(&mut of.client()).expect("it runs")
-        };
+    /// Begins to move a slot to another master: its keys are still where they were.
+    pub fn move_slot(&self, slot: u16, from: usize, to: usize) -> Moving<'_> {
         let (from, to) = (&self.masters[from], &self.masters[to]);
         let (from_id, to_id) = (id(from), id(to));
         run(to, redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("IMPORTING").arg(&from_id));
         run(from, redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("MIGRATING").arg(&to_id));
-        loop {
-            let mut ask = redis::cmd("CLUSTER");
-            let keys: Vec<String> =
-                ask.arg("GETKEYSINSLOT").arg(slot).arg(100).query(&mut from.client()).expect("it runs");
-            if keys.is_empty() {
-                break;
-            }
-            let mut migrate = redis::cmd("MIGRATE");
-            migrate.arg("127.0.0.1").arg(to.port()).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
-            run(from, &migrate);
-        }
-        for node in [to, from] {
-            run(node, redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&to_id));
-        }
+        Moving { slot, from, to, to_id }
     }
 
     fn wait_until(&self, what: &str, is: impl Fn(&str) -> bool) {
@@ -105,6 +89,43 @@ impl RedisCluster {
             });
         }
     }
+}
+
+/// A slot between two masters.
+pub struct Moving<'a> {
+    slot: u16,
+    from: &'a RedisServer,
+    to: &'a RedisServer,
+    to_id: String,
+}
+
+impl Moving<'_> {
+    /// Moves the keys that the slot has now.
+    pub fn keys(&self) {
+        loop {
+            let mut ask = redis::cmd("CLUSTER");
+            ask.arg("GETKEYSINSLOT").arg(self.slot).arg(100);
+            let keys: Vec<String> = ask.query(&mut self.from.client()).expect("it runs");
+            if keys.is_empty() {
+                return;
+            }
+            let mut migrate = redis::cmd("MIGRATE");
+            migrate.arg("127.0.0.1").arg(self.to.port()).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
+            run(self.from, &migrate);
+        }
+    }
+
+    /// From now on the slot belongs to the other.
+    pub fn finish(self) {
+        self.keys();
+        for node in [self.to, self.from] {
+            run(node, redis::cmd("CLUSTER").arg("SETSLOT").arg(self.slot).arg("NODE").arg(&self.to_id));
+        }
+    }
+}
+
+fn id(server: &RedisServer) -> String {
+    redis::cmd("CLUSTER").arg("MYID").query(&mut server.client()).expect("it runs")
 }
 
 fn run(server: &RedisServer, cmd: &redis::Cmd) {

@@ -102,9 +102,12 @@ fn is_clean(server: &RedisServer, what: &str) {
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("redis runs");
     assert!(!keys.is_empty(), "{what}: nothing was counted");
     for key in keys {
-        let (ttl, value): (i64, String) =
-            redis::pipe().cmd("TTL").arg(&key).cmd("GET").arg(&key).query(&mut redis).expect("redis runs");
-        assert!(ttl > 0 && !value.starts_with('-'), "{what}: {key} is {value} for {ttl} s");
+        let (ttl, values): (i64, Vec<String>) =
+            redis::pipe().cmd("TTL").arg(&key).cmd("HVALS").arg(&key).query(&mut redis).expect("redis runs");
+        assert!(
+            ttl > 0 && values.iter().all(|v| v.split(' ').all(|n| !n.starts_with('-'))),
+            "{what}: {key} is {values:?} for {ttl} s"
+        );
     }
 }
 

@@ -243,13 +243,13 @@ fn redis_counts_as_the_model_and_every_key_expires_without_being_negative() {
     }
     let mut client = server.client();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut client).expect("redis runs");
-    assert!(keys.len() > 100, "{}", keys.len());
+    assert!(keys.len() > 50, "{}", keys.len());
     for key in keys {
-        let (ttl, value): (i64, Option<String>) =
-            redis::pipe().cmd("TTL").arg(&key).cmd("GET").arg(&key).query(&mut client).expect("redis runs");
+        let (ttl, values): (i64, Vec<String>) =
+            redis::pipe().cmd("TTL").arg(&key).cmd("HVALS").arg(&key).query(&mut client).expect("redis runs");
         // -2: it has expired since it was listed.
         assert!(ttl >= 0 || ttl == -2, "{key} never expires");
-        assert!(value.is_none_or(|v| !v.starts_with('-')), "{key} is negative");
+        assert!(values.iter().all(|v| v.split(' ').all(|n| !n.starts_with('-'))), "{key} is negative");
     }
 }
 

@@ -111,11 +111,22 @@ fn a_slot_that_moves_is_followed_without_a_request_that_fails() {
         let asked = request(&settings, 100.0, "moving");
         patiently(&limiter, &asked, PATIENCE).await;
         let from = cluster.master_of(slot("moving"));
-        for (i, to) in [(from + 1) % 3, (from + 2) % 3, from].into_iter().enumerate() {
-            let before = [from, (from + 1) % 3, (from + 2) % 3][i];
-            cluster.move_slot(slot("moving"), before, to);
-            let outcome = limiter.take(&asked).await.expect("the redirection is followed");
-            assert_eq!(left(&outcome), 99.0 - i as f64, "the counter moved with the slot");
+        let mut want = 99.0;
+        let mut counts = async |asked: &Request, what: &str| {
+            let outcome = limiter.take(asked).await.expect("redirections are followed");
+            assert_eq!(left(&outcome), want, "{what}");
+            want -= 1.0;
+        };
+        let mut at = from;
+        for to in [(from + 1) % 3, (from + 2) % 3, from] {
+            let moving = cluster.move_slot(slot("moving"), at, to);
+            counts(&asked, "the key is still where it was").await;
+            moving.keys();
+            counts(&asked, "the key has gone ahead of its slot").await;
+            counts(&asked, "and again").await;
+            moving.finish();
+            counts(&asked, "the slot has moved").await;
+            at = to;
         }
         // The map is read again, after which nobody is redirected.
         let moved = async || -> u64 {

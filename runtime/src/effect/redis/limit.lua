@@ -1,5 +1,5 @@
 -- Decides on one request under all of its limits, in one atomic step.
---   KEYS[1]  stem of the counters; its {hash tag} keeps all of them on one node
+--   KEYS[1]  a hash of all counters of the caller: one key, so that a slot of a cluster can move while it is counted in
 --   ARGV     hits (below 0 to give some back), count rejected (0 or 1), how many more to charge as far as there is room,
 --            when what is given back was charged (ms by this clock, else 0), then for each limit: algorithm, name, period,
 --            limit, burst, queue, and the edges of four windows around the caller's clock where this script does not know
@@ -7,7 +7,7 @@
 -- Answers the server's clock in ms, how many more were charged, and the state of each limit before this request:
 --   fixed: count    sliding: count, count of the window before    bucket: level
 -- The same arithmetic as the gateway's, which turns the states into its verdict.
-local base = KEYS[1]
+local key = KEYS[1]
 local hits, always = tonumber(ARGV[1]), ARGV[2] == '1'
 local extra, charged_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
@@ -49,96 +49,117 @@ local function window(edges)
   return from, sec + 2 * 86400
 end
 
-local reply, writes, refused = { math.floor(ms), 0 }, {}, false
-for i = 5, #ARGV, 7 do
-  local algorithm, name, period = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local limit, burst, queue = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
-  local edges = ARGV[i + 6]
+-- A fixed window's start and its end or, where that is far away, what cannot be before it.
+local function fixed_window(period, edges)
   local size = length[period]
-  local needed = math.max(hits, 1)
-  if algorithm == 'fixed' then
-    local start, real = sec - sec % size, size
-    if edges ~= '' then
-      local from, to = window(edges)
-      start, real = from, to - from
-    elseif period == 'week' then
-      -- 1970 began on a Thursday.
-      start = sec - (sec + 3 * 86400) % size
-    elseif period == 'month' then
-      start, real = calendar(period) * 86400, 31 * 86400
-    elseif period == 'year' then
-      start, real = calendar(period) * 86400, 366 * 86400
-    end
-    local key = base .. ':' .. string.format('%.0f', start * 1000) .. ':' .. name
-    local count = tonumber(redis.call('GET', key) or 0)
-    refused = refused or limit - count <= needed - 1
-    extra = math.min(extra, math.floor(limit - count) - hits)
-    reply[#reply + 1] = count
-    writes[#writes + 1] = { key, start + real - sec, since = start * 1000 }
-  elseif algorithm == 'sliding' then
-    local start = sec - sec % size
-    local stem = base .. ':sliding:' .. name .. ':'
-    local key = stem .. string.format('%.0f', start * 1000)
-    local count = tonumber(redis.call('GET', key) or 0)
-    local previous = tonumber(redis.call('GET', stem .. string.format('%.0f', (start - size) * 1000)) or 0)
-    local passed = (ms - start * 1000) / (size * 1000)
-    local room = limit - (previous * (1 - passed) + count) + 1e-9
-    refused = refused or room < needed
-    extra = math.min(extra, math.floor(room) - hits)
-    reply[#reply + 1] = count
-    reply[#reply + 1] = previous
-    writes[#writes + 1] = { key, start + 2 * size - sec, since = start * 1000 }
-  else
-    local key = base .. ':bucket:' .. name
-    local level, at = 0, ms
-    local held = redis.call('GET', key)
-    if held then
-      local l, a = string.match(held, '^(%S+) (%S+)$')
-      level, at = tonumber(l), tonumber(a)
-      if at > ms + size * 1000 then
-        -- The clock was set back: nobody is locked out until it has caught up.
-        level, at = 0, ms
-      end
-      level = math.max(0, level - math.max(0, ms - at) * limit / (size * 1000))
-      at = math.max(ms, at)
-    end
-    refused = refused or burst + queue - level + 1e-9 < needed
-    extra = math.min(extra, math.floor(burst - level + 1e-9) - hits)
-    reply[#reply + 1] = string.format('%.17g', level)
-    writes[#writes + 1] = { key, level = level, at = at, rate = limit / size, most = burst + queue + limit }
+  if edges ~= '' then
+    return window(edges)
+  elseif period == 'week' then
+    -- 1970 began on a Thursday.
+    local start = sec - (sec + 3 * 86400) % size
+    return start, start + size
+  elseif period == 'month' or period == 'year' then
+    local start = calendar(period) * 86400
+    return start, start + size + 2 * 86400
   end
+  return sec - sec % size, sec - sec % size + size
 end
 
-local function charge(w, by)
-  if w.level then
-    local level = math.max(0, math.min(w.level + by, w.most))
-    local expiry = math.ceil(level / w.rate) + 1
-    redis.call('SET', w[1], string.format('%.17g %.3f', level, w.at), 'EX', expiry)
+-- Each counter is one field, `ALGORITHM:PERIOD:NAME`, with up to three numbers: a window's start in ms, its count and that
+-- of the window before; of a bucket, when its level was reckoned, and the level.
+local rules, fields = {}, {}
+for i = 5, #ARGV, 7 do
+  rules[#rules + 1] = {
+    algorithm = ARGV[i], period = ARGV[i + 2], limit = tonumber(ARGV[i + 3]), burst = tonumber(ARGV[i + 4]),
+    queue = tonumber(ARGV[i + 5]), edges = ARGV[i + 6],
+  }
+  fields[#fields + 1] = ARGV[i] .. ':' .. ARGV[i + 2] .. ':' .. ARGV[i + 1]
+end
+local held = redis.call('HMGET', key, unpack(fields))
+
+local reply, refused = { math.floor(ms), 0 }, false
+local needed = math.max(hits, 1)
+for i, rule in ipairs(rules) do
+  local size = length[rule.period]
+  local at, count, previous
+  if held[i] then
+    local a, c, p = string.match(held[i], '^(%S+) (%S+) (%S+)$')
+    at, count, previous = tonumber(a), tonumber(c), tonumber(p)
+    rule.held = true
+  end
+  local room
+  if rule.algorithm == 'bucket' then
+    if not at or at > ms + size * 1000 then
+      -- Never seen; or the clock was set back, and nobody is locked out until it has caught up.
+      at, count = ms, 0
+    end
+    count = math.max(0, count - math.max(0, ms - at) * rule.limit / (size * 1000))
+    at, previous = math.max(ms, at), 0
+    room = rule.burst - count + 1e-9
+    refused = refused or room + rule.queue < needed
+    reply[#reply + 1] = string.format('%.17g', count)
   else
-    local count = redis.call('INCRBY', w[1], by)
-    if count == by then
-      redis.call('EXPIRE', w[1], w[2])
-    elseif count < 0 then
-      redis.call('SET', w[1], 0, 'EX', w[2])
+    local start, finish
+    if rule.algorithm == 'fixed' then
+      start, finish = fixed_window(rule.period, rule.edges)
+    else
+      start = sec - sec % size
+      finish = start + 2 * size
+    end
+    local began = start * 1000
+    -- A clock that was set back a little goes on in the window that it was in.
+    if not (at and at >= began and at - began <= (finish - start) * 1000) then
+      previous = at and at + size * 1000 == began and count or 0
+      at, count = began, 0
+    end
+    rule.expiry = finish - sec
+    if rule.algorithm == 'fixed' then
+      room = rule.limit - count
+      refused = refused or room <= needed - 1
+      reply[#reply + 1] = string.format('%.17g', count)
+    else
+      local passed = math.max(0, ms - at) / (size * 1000)
+      room = rule.limit - (previous * (1 - passed) + count) + 1e-9
+      refused = refused or room < needed
+      reply[#reply + 1] = string.format('%.17g', count)
+      reply[#reply + 1] = string.format('%.17g', previous)
     end
   end
+  extra = math.min(extra, math.floor(room) - hits)
+  rule.at, rule.count, rule.previous = at, count, previous
 end
 
-if hits < 0 then
-  for _, w in ipairs(writes) do
-    -- Nothing is given back to a window that is over, or to one that began after it was charged.
-    local over = charged_ms > 0 and w.since and w.since > charged_ms
-    if not over and redis.call('EXISTS', w[1]) == 1 then
-      charge(w, hits)
-    end
-  end
-else
+local by = hits
+if hits >= 0 then
   reply[2] = refused and 0 or math.max(0, extra)
-  local by = (always or not refused) and hits + reply[2] or 0
-  if by > 0 then
-    for _, w in ipairs(writes) do
-      charge(w, by)
+  by = (always or not refused) and hits + reply[2] or 0
+end
+if by == 0 then
+  return reply
+end
+
+local writes, expiry = {}, 1
+for i, rule in ipairs(rules) do
+  local bucket = rule.algorithm == 'bucket'
+  -- Nothing is given back to a window that is over, or to one that began after it was charged.
+  local over = by < 0 and (not rule.held or (not bucket and charged_ms > 0 and rule.at > charged_ms))
+  if not over then
+    local count = math.max(0, rule.count + by)
+    if bucket then
+      count = math.min(count, rule.burst + rule.queue + rule.limit)
+      rule.expiry = math.ceil(count / rule.limit * length[rule.period]) + 1
     end
+    writes[#writes + 1] = fields[i]
+    writes[#writes + 1] = string.format('%.3f %.17g %.17g', rule.at, count, rule.previous)
+    expiry = math.max(expiry, rule.expiry)
+  end
+end
+if #writes > 0 then
+  local lives = redis.call('TTL', key)
+  redis.call('HSET', key, unpack(writes))
+  -- Other limits of the same caller may need it longer.
+  if lives < expiry then
+    redis.call('EXPIRE', key, expiry)
   end
 end
 return reply

@@ -98,7 +98,7 @@ headers (as `fault_tolerant: true` does), `deny` answers 503 with `Retry-After`,
 is back. Without `on_store_error` it is `fault_tolerant` that decides; false answers 500, as Kong does.
 
 **Several servers.** `redis.cluster_nodes` names nodes of a Redis Cluster, from which the others are learnt; all counters of
-a request lie in one slot. `redis.sentinel_master` and `redis.sentinel_nodes` name a master that sentinels watch; after a
+a caller are one key, and they stay exact while its slot moves from node to node. `redis.sentinel_master` and `redis.sentinel_nodes` name a master that sentinels watch; after a
 failover the new one is found within a second or two. A new master knows only what was replicated to it before, so what
 was counted in that moment may be lost. Each worker has one connection to each server, and what its requests ask in one turn
 of its event loop goes out together.
