@@ -332,10 +332,7 @@ fn fields(
     };
     meta.websocket = upgrade && websocket && head.method == "GET" && head.version == Version::H11;
     if connection_named {
-        let all: Vec<Vec<u8>> = head.fields.all(&names::CONNECTION).map(<[u8]>::to_vec).collect();
-        for value in all {
-            scan::remove_connection_named(&mut head.fields, &value);
-        }
+        scan::remove_connection_named(&mut head.fields);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::scan::{self, content_length, field_line, head_end, list_has};
 use super::{Framing, Reject};
-use crate::message::{ResponseHead, names, tags};
+use crate::message::{ResponseHead, tags};
 
 /// What a response says about its connection and body, beside its fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,10 +106,7 @@ fn fields(bytes: &[u8], method: &str, head: &mut ResponseHead, meta: &mut Meta) 
     };
     meta.keep_alive &= meta.framing != Framing::UntilClose;
     if connection_named {
-        let all: Vec<Vec<u8>> = head.fields.all(&names::CONNECTION).map(<[u8]>::to_vec).collect();
-        for value in all {
-            scan::remove_connection_named(&mut head.fields, &value);
-        }
+        scan::remove_connection_named(&mut head.fields);
     }
     Ok(())
 }

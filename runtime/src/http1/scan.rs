@@ -1,7 +1,7 @@
 //! Byte classes of RFC 9110 and 9112, and the field lines that requests and responses share.
 
 use super::Reject;
-use crate::message::Fields;
+use crate::message::{Fields, names};
 use crate::message::name::tag_of;
 
 const TOKEN: u8 = 1;
@@ -141,8 +141,9 @@ pub fn list_has(value: &[u8], element: &str) -> bool {
 }
 
 /// Removes the fields that `Connection` names, save those that must not be removable by the other side.
-pub fn remove_connection_named(fields: &mut Fields, connection: &[u8]) {
-    for element in connection.split(|b| *b == b',').map(trim) {
+pub fn remove_connection_named(fields: &mut Fields) {
+    let named: Vec<Vec<u8>> = fields.all(&names::CONNECTION).map(<[u8]>::to_vec).collect();
+    for element in named.iter().flat_map(|value| value.split(|b| *b == b',')).map(trim) {
         // These are the gateway's own business, or would change the message if a peer could drop them.
         let kept = ["close", "keep-alive", "upgrade", "te", "host", "content-length", "transfer-encoding"];
         if element.is_empty() || kept.iter().any(|k| element.eq_ignore_ascii_case(k.as_bytes())) {
