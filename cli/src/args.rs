@@ -19,7 +19,7 @@ pub enum Command {
     Validate(commands::validate::Args),
     /// Run a config as a gateway
     Serve(Box<commands::serve::Args>),
-    /// Make development certificates
+    /// Make and look at development certificates
     Certs(commands::certs::Args),
     /// Mint, inspect and explain test tokens
     Token(commands::token::Args),
@@ -29,7 +29,7 @@ pub enum Command {
     Usage(commands::usage::Args),
     /// Run a small upstream that answers what it received
     Echo(commands::echo::Args),
-    /// Explain a diagnostic code
+    /// Explain a finding, what becomes of a request, or the settings in force
     Explain(commands::explain::Args),
     /// Print the JSON Schema of a config, for editors
     Schema(commands::schema::Args),

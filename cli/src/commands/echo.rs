@@ -37,7 +37,7 @@ pub struct Args {
 const ANSWERS: &str = "\
 Answer with what is written in this file instead, and 404 to everything else.
 
-A YAML list of `path` (`*` at its end stands for any rest; the query counts if it has one), and where they matter `host`,
+A YAML list of `path` (`*` at its end stands for any rest; the query counts if it has one), and where they matter `host`, \
 `method`, `status`, `delay`, `headers` and `body` (JSON, or a text that is sent as it is). The first that fits is given:
 
   - { host: inventory.internal, path: /products/7, body: { name: Lamp }, delay: 20ms }";

@@ -25,19 +25,19 @@ use crate::output::print;
 /// Arguments of `gw bench`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("\
-With `--rate` requests are due by the clock, whatever the target does, and latency counts from when they were due (open
+With `--rate` requests are due by the clock, whatever the target does, and latency counts from when they were due (open \
 loop). Without it each connection sends as soon as it has its answer (closed loop).
 
-With `--config` and `--consumer` requests carry credentials made from the config, and each rate limit that applies is
+With `--config` and `--consumer` requests carry credentials made from the config, and each rate limit that applies is \
 proved to hold, or to be broken, from when requests were sent and answered.
 
 Examples:
   gw bench http://127.0.0.1:8000/orders --rate 500/s --duration 30s --assert 'p99<50ms'
-  gw bench http://127.0.0.1:8000/orders --config kong.yaml --consumer alice --rate 20/s --assert 'status.429>0'
+  gw bench http://127.0.0.1:8000/orders --config kong.yaml --consumer alice --rate 20/s
 
 Metrics of --assert: {METRICS}.
 
-Exit codes: 0 fine; 1 an assertion failed or a limit was broken; 2 wrong usage; 3 the target cannot be reached; 4 the run is
+Exit codes: 0 fine; 1 an assertion failed or a limit was broken; 2 wrong usage; 3 the target cannot be reached; 4 the run is \
 invalid."))]
 pub struct Args {
     /// A URL, or a scenario file (YAML; `-` is standard input)

@@ -29,10 +29,10 @@ use takeover::{Sockets, Takeover};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  gw serve kong.yaml --listen 0.0.0.0:8000 --listen-tls 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
+  gw serve kong.yaml --listen-tls 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
   gw serve --dev kong.yaml      the same config on a laptop, and what to try with it
 
-Signals: SIGTERM and SIGINT finish what is in flight and exit 0, a second one ends at once; SIGHUP reads the config and
+Signals: SIGTERM and SIGINT finish what is in flight and exit 0, a second one ends at once; SIGHUP reads the config and \
 the certificates again, and bad ones change nothing.
 Exit codes: 0 after draining, 1 for a config with errors, 2 for wrong usage, 3 where a port or file is refused.")]
 pub struct Args {

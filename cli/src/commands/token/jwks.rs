@@ -31,7 +31,7 @@ pub struct Args {
 /// Arguments of `gw token rotate`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A rotation without a refused token takes three steps: publish the set with the new key; sign with the new key once every
+A rotation without a refused token takes three steps: publish the set with the new key; sign with the new key once every \
 verifier has fetched the set; retire the old key once the last token that it signed has expired.
 
 Example:

@@ -24,7 +24,7 @@ use crate::exit::Code;
 /// Arguments of `gw token keygen`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-For HS256, HS384 and HS512 a secret is printed. For the others the public key goes to NAME.pem and the private key,
+For HS256, HS384 and HS512 a secret is printed. For the others the public key goes to NAME.pem and the private key, \
 readable by its owner alone, to NAME-key.pem; without --out both are printed, the private key first.")]
 pub struct Args {
     /// The algorithm that the key is for

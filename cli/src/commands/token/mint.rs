@@ -16,10 +16,10 @@ use crate::exit::Code;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The token has the claim that names the credential, `sub`, `iat`, `exp`, and `nbf` where the config verifies it.
-A credential or issuer with public keys needs a private one: `--key-file`. With --issuer the token is that issuer's, for
+A credential or issuer with public keys needs a private one: `--key-file`. With --issuer the token is that issuer's, for \
 the subject that --consumer names, with the audience, scopes and claims that the config asks for.
 
---broken makes a token that must be refused, and says so where the config would let it in:
+--broken makes a token that must be refused, and says so where the config would let it in: \
 expired, nbf, aud, iss, sig, alg-none, hs-confusion, kid, typ, crit, no-exp.")]
 pub struct Args {
     /// The config whose `jwt` plugin shall accept the token; `-` is standard input

@@ -18,7 +18,7 @@ use crate::exit::{Code, WithCode};
 /// Arguments of `gw token verify`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-With --config the gateway's own policy judges; `gw token explain` shows every check of it.
+With --config the gateway's own policy judges; `gw token explain` shows every check of it. \
 With --jwks the signature alone would say little, so --issuer and --audience are asked for too.
 
 The exit code is 0 if the token is good, and 1 if not.")]

@@ -20,7 +20,7 @@ use crate::output::print;
 /// Arguments of `gw usage`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Counters in Redis are read there, those of a single gateway from `gateway.counter_file`, which lags a second behind. A
+Counters in Redis are read there, those of a single gateway from `gateway.counter_file`, which lags a second behind. A \
 running gateway tells what it has in memory, too: ask its admin listener.
 
 Counters by address, header or claim are not listed: no config knows whose they are.
@@ -30,7 +30,7 @@ Examples:
   gw usage kong.yaml --plan free --at-least 80
   gw usage --admin 127.0.0.1:8001 --consumer alice --format json
 
-Exit codes: 0 fine; 1 for a config with errors; 2 for wrong usage, such as an unknown consumer; 3 where counters cannot be
+Exit codes: 0 fine; 1 for a config with errors; 2 for wrong usage, such as an unknown consumer; 3 where counters cannot be \
 read.")]
 pub struct Args {
     /// The config that names consumers and limits; `-` is standard input

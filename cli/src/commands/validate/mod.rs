@@ -23,7 +23,7 @@ use levels::Levels;
 /// Arguments of `gw validate`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Exit codes: 0 without errors, 1 with errors, 2 for wrong usage or a file that cannot be read.
+Exit codes: 0 without errors, 1 with errors, 2 for wrong usage or a file that cannot be read. \
 Each file is a config of its own. `gw explain CODE` says more about a finding.")]
 pub struct Args {
     /// Configs to check; `-` is standard input
