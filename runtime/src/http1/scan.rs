@@ -1,8 +1,8 @@
 //! Byte classes of RFC 9110 and 9112, and the field lines that requests and responses share.
 
 use super::Reject;
-use crate::message::{Fields, names};
 use crate::message::name::tag_of;
+use crate::message::{Fields, names};
 
 const TOKEN: u8 = 1;
 const TARGET: u8 = 4;
