@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use ahash::AHashMap;
 use serde_json::{Map, Value};
 
+use super::json_path::JsonPath;
 use crate::message::{Fields, names, query_pairs};
 
 /// A parsed body.
@@ -15,6 +16,15 @@ pub enum Form {
     Args(Args),
     Json(Map<String, Value>),
     Multipart(Multipart),
+}
+
+/// A rule's change of what a path leads to.
+pub enum Change<'a> {
+    Remove,
+    Rename(&'a str),
+    Replace(&'a str),
+    Add(&'a str),
+    Append(&'a str),
 }
 
 /// What stands under a name.
@@ -156,6 +166,18 @@ impl Form {
             Self::Multipart(_) => return false,
         }
         true
+    }
+
+    /// Changes what a path leads to, in JSON; tells whether it did.
+    pub fn change(&mut self, path: &JsonPath, change: &Change<'_>) -> bool {
+        let Self::Json(map) = self else { return false };
+        match change {
+            Change::Remove => path.remove(map),
+            Change::Rename(new) => path.rename(map, new),
+            Change::Replace(text) => path.replace(map, &Value::from(*text)),
+            Change::Add(text) => path.add(map, &Value::from(*text)),
+            Change::Append(text) => path.append(map, &Value::from(*text)),
+        }
     }
 
     /// The body as bytes.

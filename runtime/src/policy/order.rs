@@ -25,6 +25,10 @@ pub const ORDER: &[&str] = &[
     "adaptive-concurrency", // gw: the last question before work begins: whether the service has room
     "response-ratelimiting", // 900
     "request-decompression", // gw: what reads or changes bodies comes after it, limits that cost less before
+    "json-threat-protection", // 1009 in Kong Enterprise; here, as the next two, once it is known that the caller may ask
+    "request-validator", // 999 there
+    "oas-validation", // 840 there
+    "graphql-limits", // gw: of the same kind
     "traffic-split", // gw: after identity and limits, before rules that change the path of the chosen service
     "upstream-identity", // gw: the caller is known and may go on; transformers may still move what it says
     "request-transformer", // 801

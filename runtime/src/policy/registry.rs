@@ -121,6 +121,10 @@ policies! {
     JsonXml(json_xml::JsonXml);
     Compression(compression::Compression);
     RequestDecompression(request_decompression::RequestDecompression);
+    RequestValidator(request_validator::RequestValidator);
+    OasValidation(oas_validation::OasValidation);
+    JsonThreatProtection(json_threat_protection::JsonThreatProtection);
+    GraphqlLimits(graphql_limits::GraphqlLimits);
 }
 
 /// The descriptor of a policy, if gw can run it.

@@ -2,11 +2,13 @@
 
 use std::cell::OnceCell;
 
-use super::form::{Args, Form, Media};
+use super::form::{Args, Change, Form, Media};
+use super::json_path::Target;
+use super::representation;
 use super::transform::{self, Header, Pair};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
-use crate::message::{FieldName, Fields};
+use crate::message::{FieldName, Fields, names};
 use crate::model::schema::{Field, Kind, Record, Rule, STR, TEXT};
 use crate::template::{EvalError, Lookup, Template, Value};
 
@@ -16,12 +18,14 @@ const LISTS: &[Field] = &[
     Field::new("headers", LIST, "Rules for headers, `name:value` (for `remove` names alone).").default("[]"),
     Field::new("querystring", LIST, "Rules for arguments of the query.").default("[]"),
     Field::new("body", LIST, "Rules for fields of the body.").default("[]"),
+    Field::new("cookies", LIST, "Rules for cookies.").default("[]").extension(),
 ];
 
 const REPLACE: &[Field] = &[
     Field::new("headers", LIST, "Rules for headers, `name:value`.").default("[]"),
     Field::new("querystring", LIST, "Rules for arguments of the query.").default("[]"),
     Field::new("body", LIST, "Rules for fields of the body.").default("[]"),
+    Field::new("cookies", LIST, "Rules for cookies.").default("[]").extension(),
     Field::new("uri", STR, "The whole path that the upstream is asked for; the query stays."),
 ];
 
@@ -49,7 +53,10 @@ plugins:
 ## Behaviour
 The stages run in the order path, method, headers, body, query, and in each remove, rename, replace (what is there), add
 (what is not there), append (another value). `Host` can only be replaced. Bodies are changed if they are JSON objects,
-forms or multipart forms (no append), at their top level; values are texts; a body that is malformed stays as it is.
+forms or multipart forms (no append); values are texts; a body that is malformed stays as it is. A name in a rule for
+the body is a member of the top level, or a path below it: `$.user.name`, `$.items[*].price`, `$.list[0]`,
+`$['odd name']`; a `rename` keeps the object, an `add` makes objects on the way. Rules for `cookies` are about single cookies of the
+`Cookie` header. The stage for cookies comes after that for headers.
 Changing the query writes it anew, sorted by name. With `http_method` GET, HEAD or TRACE the fields of a form body are
 added to the query.
 
@@ -64,6 +71,13 @@ defaults, `and`, `not`, comparison, `..`, arithmetic, `type`, `tostring`, `tonum
         Field::new("replace", Kind::Record(REPLACE), "What is replaced where it is there."),
         Field::new("add", Kind::Record(LISTS), "What is added where it is not there."),
         Field::new("append", Kind::Record(LISTS), "What is added in any case."),
+        Field::new(
+            "normalise_query",
+            Kind::Bool,
+            "Whether the query is written anew, sorted by name and escaped one way, so that equal queries look equal.",
+        )
+        .default("false")
+        .extension(),
     ],
     consumer_scope: true,
     extension: false,
@@ -117,8 +131,10 @@ pub struct RequestTransformer {
     uri: Option<Template>,
     headers: Rules<FieldName>,
     host: Option<Template>,
-    query: Rules<String>,
-    body: Rules<String>,
+    query: Rules<Target>,
+    body: Rules<Target>,
+    cookies: Rules<String>,
+    normalise_query: bool,
 }
 
 impl Policy for RequestTransformer {
@@ -130,6 +146,7 @@ impl Policy for RequestTransformer {
         let headers = header_rules(config, cx);
         let query = named_rules(config, "querystring", cx);
         let body = named_rules(config, "body", cx);
+        let cookies = cookie_rules(config, cx);
         let (headers, host) = headers?;
         Some(Self {
             method: config.str("http_method").map(str::to_owned),
@@ -141,6 +158,8 @@ impl Policy for RequestTransformer {
             host,
             query: query?,
             body: body?,
+            cookies: cookies?,
+            normalise_query: config.bool("normalise_query"),
         })
     }
 
@@ -183,6 +202,9 @@ impl RequestTransformer {
         }
         self.change_method(x);
         self.change_headers(x, &seen)?;
+        if !self.cookies.is_empty() {
+            self.change_cookies(x, &seen)?;
+        }
         if !self.body.is_empty() {
             self.change_body(x, &seen)?;
         }
@@ -193,6 +215,10 @@ impl RequestTransformer {
             // Written anew even where no rule met: upstreams then always see one order.
             let query = String::from_utf8_lossy(&form.encode()).into_owned();
             x.request.query = Some(query).filter(|q| !q.is_empty());
+        } else if self.normalise_query
+            && let Some(query) = &x.request.query
+        {
+            x.request.query = Some(Args::parse(query).encode()).filter(|q| !q.is_empty());
         }
         Ok(())
     }
@@ -251,6 +277,39 @@ impl RequestTransformer {
         Ok(())
     }
 
+    fn change_cookies(&self, x: &mut Exchange, seen: &Seen) -> Result<(), EvalError> {
+        let values = self.cookies.render(&seen.by(x))?;
+        // What ends a cookie, or its line, cannot be part of one.
+        let clean = |v: &str| v.chars().filter(|c| !c.is_control() && *c != ';').collect::<String>();
+        let text = representation::list(&x.request.fields, &names::COOKIE);
+        let pairs = text.split([';', ',']).filter_map(|c| c.trim().split_once('='));
+        let mut all: Vec<(String, String)> = pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        all.retain(|(name, _)| !self.cookies.remove.contains(name));
+        for (old, new) in &self.cookies.rename {
+            if all.iter().any(|(n, _)| n == old) {
+                all.retain(|(n, _)| n != new);
+                all.iter_mut().filter(|(n, _)| n == old).for_each(|(n, _)| n.clone_from(new));
+            }
+        }
+        for (name, value) in values.replace {
+            all.iter_mut().filter(|(n, _)| n == name).for_each(|(_, v)| *v = clean(&value));
+        }
+        for (name, value) in values.add {
+            if !all.iter().any(|(n, _)| n == name) {
+                all.push((name.clone(), clean(&value)));
+            }
+        }
+        for (name, value) in values.append {
+            all.push((name.clone(), clean(&value)));
+        }
+        let all: Vec<_> = all.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        match all.is_empty() {
+            true => drop(x.request.fields.remove(&names::COOKIE)),
+            false => x.request.fields.set(&names::COOKIE, all.join("; ")),
+        }
+        Ok(())
+    }
+
     fn change_body(&self, x: &mut Exchange, seen: &Seen) -> Result<(), EvalError> {
         let Some(body) = &x.body else { return Ok(()) };
         let Some(mut form) = Form::parse(&x.request.fields, body) else { return Ok(()) };
@@ -263,28 +322,47 @@ impl RequestTransformer {
 }
 
 /// Runs the stages on a form; tells whether anything was changed.
-fn apply(rules: &Rules<String>, values: &Values<'_, String>, form: &mut Form) -> bool {
+fn apply(rules: &Rules<Target>, values: &Values<'_, Target>, form: &mut Form) -> bool {
     let mut changed = false;
-    for name in &rules.remove {
-        changed |= form.remove(name);
+    for target in &rules.remove {
+        changed |= match target {
+            Target::Name(name) => form.remove(name),
+            Target::Path(path) => form.change(path, &Change::Remove),
+        };
     }
     for (old, new) in &rules.rename {
-        changed |= form.rename(old, new);
+        // A new name is a name, whatever it looks like.
+        let Target::Name(new) = new else { continue };
+        changed |= match old {
+            Target::Name(old) => form.rename(old, new),
+            Target::Path(path) => form.change(path, &Change::Rename(new)),
+        };
     }
-    for (name, value) in &values.replace {
-        if form.has(name) {
-            form.set(name, value);
-            changed = true;
-        }
+    for (target, value) in &values.replace {
+        changed |= match target {
+            Target::Name(name) if form.has(name) => {
+                form.set(name, value);
+                true
+            }
+            Target::Name(_) => false,
+            Target::Path(path) => form.change(path, &Change::Replace(value)),
+        };
     }
-    for (name, value) in &values.add {
-        if !form.has(name) {
-            form.set(name, value);
-            changed = true;
-        }
+    for (target, value) in &values.add {
+        changed |= match target {
+            Target::Name(name) if !form.has(name) => {
+                form.set(name, value);
+                true
+            }
+            Target::Name(_) => false,
+            Target::Path(path) => form.change(path, &Change::Add(value)),
+        };
     }
-    for (name, value) in &values.append {
-        changed |= form.append(name, value);
+    for (target, value) in &values.append {
+        changed |= match target {
+            Target::Name(name) => form.append(name, value),
+            Target::Path(path) => form.change(path, &Change::Append(value)),
+        };
     }
     changed
 }
@@ -407,18 +485,52 @@ fn with_names(config: &Record, stage: &str, cx: &mut Cx<'_>) -> Option<Vec<(Fiel
     transform::headers(pairs, cx)
 }
 
-/// The rules for arguments or fields.
-fn named_rules(config: &Record, list: &str, cx: &mut Cx<'_>) -> Option<Rules<String>> {
+/// The rules for cookies, whose names must be such.
+fn cookie_rules(config: &Record, cx: &mut Cx<'_>) -> Option<Rules<String>> {
+    let remove: Vec<String> = transform::names(config, "cookies").into_iter().map(|n| n.value).collect();
+    let mut good = true;
+    let rename = transform::pairs(config, "rename", "cookies", cx);
+    let mut stage = |stage: &str| {
+        let pairs = transform::pairs(config, stage, "cookies", cx)?;
+        let mut rules = Vec::new();
+        for p in pairs {
+            good &= transform::is_cookie(&p.name, p.span, cx);
+            rules.push((p.name.clone(), transform::pair_template(&p, cx)?));
+        }
+        Some(rules)
+    };
+    let (replace, add, append) = (stage("replace"), stage("add"), stage("append"));
+    let rename = rename?;
+    for p in &rename {
+        good &= transform::is_cookie(&p.value, p.span, cx);
+    }
+    let rename = rename.into_iter().map(|p| (p.name, p.value)).collect();
+    let rules = Rules { remove, rename, replace: replace?, add: add?, append: append? };
+    good.then_some(rules)
+}
+
+/// The rules for arguments or fields; only bodies have paths.
+fn named_rules(config: &Record, list: &str, cx: &mut Cx<'_>) -> Option<Rules<Target>> {
     let rename = transform::pairs(config, "rename", list, cx);
+    let remove = transform::names(config, list);
+    let remove: Vec<_> = remove.iter().map(|n| transform::target(n, n.span, list, cx)).collect();
     let mut stage = |stage: &str| {
         let pairs = transform::pairs(config, stage, list, cx)?;
-        pairs.into_iter().map(|p| Some((p.name.clone(), transform::pair_template(&p, cx)?))).collect()
+        let rules: Vec<_> = pairs
+            .iter()
+            .map(|p| Some((transform::target(&p.name, p.span, list, cx)?, transform::pair_template(p, cx)?)))
+            .collect();
+        rules.into_iter().collect()
     };
     let (replace, add, append): (Option<Vec<_>>, Option<Vec<_>>, Option<Vec<_>>) =
         (stage("replace"), stage("add"), stage("append"));
+    let rename: Vec<_> = rename?
+        .into_iter()
+        .map(|p| Some((transform::target(&p.name, p.span, list, cx)?, Target::Name(p.value))))
+        .collect();
     Some(Rules {
-        remove: transform::names(config, list).into_iter().map(|n| n.value).collect(),
-        rename: rename?.into_iter().map(|p| (p.name, p.value)).collect(),
+        remove: remove.into_iter().collect::<Option<_>>()?,
+        rename: rename.into_iter().collect::<Option<_>>()?,
         replace: replace?,
         add: add?,
         append: append?,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::form::append_json;
+use super::json_path::Target;
 use super::transform::{self, Header, Pair};
 use super::{Cx, Descriptor, Flow, Policy, Reply};
 use crate::exchange::Exchange;
@@ -46,8 +47,8 @@ plugins:
 ## Behaviour
 Applies to every status, answers of the gateway itself included. The stages run in the order remove, rename, replace
 (what is there), add (what is not there), append (another value). For headers, what is there is what came: one that was
-removed is not added again. JSON bodies (`application/json`, `+json`) are changed at their top level, each stage seeing
-the one before; a field that is `false` counts as not there for replace and add. A body that is no JSON object, or is
+removed is not added again. JSON bodies (`application/json`, `+json`) are changed at their top level, or where a name is a
+path below it (`$.user.name`, `$.items[*].price`, `$.list[0]`, `$['odd name']`), each stage seeing the one before; a field that is `false` counts as not there for replace and add. A body that is no JSON object, or is
 compressed, stays as it is. `Content-Length` is made anew.
 ",
     fields: &[
@@ -74,11 +75,11 @@ pub struct ResponseTransformer {
 
 #[derive(Default)]
 struct Json {
-    remove: Vec<String>,
-    rename: Vec<(String, String)>,
-    replace: Vec<(String, Value)>,
-    add: Vec<(String, Value)>,
-    append: Vec<(String, Value)>,
+    remove: Vec<Target>,
+    rename: Vec<(Target, String)>,
+    replace: Vec<(Target, Value)>,
+    add: Vec<(Target, Value)>,
+    append: Vec<(Target, Value)>,
 }
 
 impl Policy for ResponseTransformer {
@@ -192,13 +193,26 @@ impl Json {
             let pairs = transform::pairs(config, stage, "json", cx)?;
             let kind = |i: usize| types.get(i).map_or("string", |t| t.value.as_str());
             let typed = pairs.into_iter().enumerate();
-            Some(typed.filter_map(|(i, pair)| Some((pair.name.clone(), cast(&pair, kind(i))?))).collect())
+            let mut rules = Vec::new();
+            for (i, pair) in typed {
+                let target = transform::target(&pair.name, pair.span, "json", cx)?;
+                rules.extend(cast(&pair, kind(i)).map(|value| (target, value)));
+            }
+            Some(rules)
         };
         let (replace, add, append): (Option<Vec<_>>, Option<Vec<_>>, Option<Vec<_>>) =
             (stage("replace"), stage("add"), stage("append"));
+        let mut remove = Vec::new();
+        for name in transform::names(config, "json") {
+            remove.push(transform::target(&name, name.span, "json", cx)?);
+        }
+        let mut renamed = Vec::new();
+        for p in rename? {
+            renamed.push((transform::target(&p.name, p.span, "json", cx)?, p.value));
+        }
         Some(Self {
-            remove: transform::names(config, "json").into_iter().map(|n| n.value).collect(),
-            rename: rename?.into_iter().map(|p| (p.name, p.value)).collect(),
+            remove,
+            rename: renamed,
             replace: replace?,
             add: add?,
             append: append?,
@@ -216,26 +230,41 @@ impl Json {
     fn apply(&self, map: &mut Map<String, Value>) {
         let there =
             |map: &Map<String, Value>, name: &str| map.get(name).is_some_and(|v| *v != Value::Bool(false));
-        for name in &self.remove {
-            map.shift_remove(name);
+        for target in &self.remove {
+            match target {
+                Target::Name(name) => drop(map.shift_remove(name)),
+                Target::Path(path) => drop(path.remove(map)),
+            }
         }
         for (old, new) in &self.rename {
-            if let Some(value) = map.shift_remove(old) {
-                map.insert(new.clone(), value);
+            match old {
+                Target::Name(old) => {
+                    if let Some(value) = map.shift_remove(old) {
+                        map.insert(new.clone(), value);
+                    }
+                }
+                Target::Path(path) => drop(path.rename(map, new)),
             }
         }
-        for (name, value) in &self.replace {
-            if there(map, name) {
-                map.insert(name.clone(), value.clone());
+        for (target, value) in &self.replace {
+            match target {
+                Target::Name(name) if there(map, name) => drop(map.insert(name.clone(), value.clone())),
+                Target::Name(_) => {}
+                Target::Path(path) => drop(path.replace(map, value)),
             }
         }
-        for (name, value) in &self.add {
-            if !there(map, name) {
-                map.insert(name.clone(), value.clone());
+        for (target, value) in &self.add {
+            match target {
+                Target::Name(name) if !there(map, name) => drop(map.insert(name.clone(), value.clone())),
+                Target::Name(_) => {}
+                Target::Path(path) => drop(path.add(map, value)),
             }
         }
-        for (name, value) in &self.append {
-            append_json(map, name, value.clone());
+        for (target, value) in &self.append {
+            match target {
+                Target::Name(name) => append_json(map, name, value.clone()),
+                Target::Path(path) => drop(path.append(map, value)),
+            }
         }
     }
 }
@@ -308,6 +337,11 @@ mod tests {
                 r#"{"p1":"v1","p4":"v1"}"#,
                 r#"{"p2":"v2","p3":["v1","v2"]}"#,
             ),
+            (
+                json!({"remove": {"json": ["$.user.password", "$.items[*].cost"]}, "add": {"json": ["$.meta.version:2"], "json_types": ["number"]}}),
+                r#"{"user":{"name":"a","password":"b"},"items":[{"cost":1,"id":2},{"id":3}]}"#,
+                r#"{"user":{"name":"a"},"items":[{"id":2},{"id":3}],"meta":{"version":2}}"#,
+            ),
             (json!({"add": {"json": ["p:v"]}}), "not json", "not json"),
             (json!({"add": {"json": ["p:v"]}}), "", ""),
             (json!({"add": {"json": ["p:v"]}}), "[1]", "[1]"),
@@ -339,6 +373,7 @@ mod tests {
     fn mistakes_are_found_at_load() {
         refuses::<ResponseTransformer>(json!({"add": {"headers": ["a"]}}), "key 'a' has no value");
         refuses::<ResponseTransformer>(json!({"add": {"json": ["a:"]}}), "key 'a:' has no value");
+        refuses::<ResponseTransformer>(json!({"remove": {"json": ["$.a["]}}), "is no path such as");
         refuses::<ResponseTransformer>(
             json!({"rename": {"headers": ["a:b c"]}}),
             "is not a valid header name",

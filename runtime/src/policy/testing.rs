@@ -66,6 +66,10 @@ fn val(kind: &Kind, json: &Value) -> Val {
             map.iter().map(|(n, v)| (Spanned::new(n.clone(), Span::default()), spanned(k, v))).collect(),
         ),
         (Kind::Record(fields), Value::Object(_)) => Val::Record(record(fields, json)),
+        (Kind::Any, Value::Array(items)) => Val::List(items.iter().map(|v| spanned(kind, v)).collect()),
+        (Kind::Any, Value::Object(map)) => Val::Map(
+            map.iter().map(|(n, v)| (Spanned::new(n.clone(), Span::default()), spanned(kind, v))).collect(),
+        ),
         (kind, json) => panic!("{json} is no {kind:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! What the transformers of requests and responses share: their rules as a config writes them.
 
 use super::Cx;
+use super::json_path::Target;
 use crate::diag::{Diagnostic, codes};
 use crate::message::FieldName;
 use crate::model::schema::Record;
@@ -93,6 +94,25 @@ pub fn header(name: &str, span: Span, cx: &mut Cx<'_>) -> Header {
         return Header::Framing;
     }
     Header::Known(FieldName::new(name))
+}
+
+/// What a rule for fields (`body`, `json`) or arguments names; only fields can be below the top level. A path that is none
+/// is reported.
+pub fn target(name: &str, span: Span, list: &str, cx: &mut Cx<'_>) -> Option<Target> {
+    if list == "querystring" {
+        return Some(Target::Name(name.to_owned()));
+    }
+    Target::parse(name).map_err(|message| cx.report(&codes::INVALID_VALUE, span, message)).ok()
+}
+
+/// Whether the text can be the name of a cookie; if not, that is reported.
+pub fn is_cookie(name: &str, span: Span, cx: &mut Cx<'_>) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let good = !name.is_empty() && name.bytes().all(token);
+    if !good {
+        cx.report(&codes::INVALID_VALUE, span, format!("'{name}' is not a valid cookie name"));
+    }
+    good
 }
 
 /// Header pairs with names that are ready for use.

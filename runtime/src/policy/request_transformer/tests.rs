@@ -140,3 +140,42 @@ fn mistakes_are_found_at_load() {
     assert!(policy.is_some_and(|p| p.headers.is_empty()));
     assert_eq!(findings, ["a rule for `Content-Length` has no effect"]);
 }
+
+#[test]
+fn bodies_are_transformed_below_their_top_level() {
+    let config = json!({
+        "remove": {"body": ["$.user.password"]}, "rename": {"body": ["$.user.mail:email"]},
+        "replace": {"body": ["$.items[*].unit:kg"]}, "add": {"body": ["$.meta.via:gw"]}, "append": {"body": ["$.tags:x"]},
+    });
+    check::<P>(
+        config.clone(),
+        "POST /\nContent-Type: application/json\n\n{\"user\":{\"password\":1,\"mail\":\"m\"},\"items\":[{\"unit\":\"g\"},{}],\"tags\":[]}",
+        "next\nbody {\"user\":{\"email\":\"m\"},\"items\":[{\"unit\":\"kg\"},{}],\"tags\":[\"x\"],\"meta\":{\"via\":\"gw\"}}",
+    );
+    // A form has no such paths, and a name without `$.` is a name.
+    check::<P>(
+        json!({"remove": {"body": ["$.a", "b.c"]}}),
+        "POST /\nContent-Type: application/x-www-form-urlencoded\n\n%24.a=1&b.c=2&d=3",
+        "next\nbody %24.a=1&d=3",
+    );
+    refuses::<P>(json!({"remove": {"body": ["$.a["]}}), "is no path such as");
+    check::<P>(json!({"remove": {"querystring": ["$.a"]}}), "GET /?$.a=1&b=2", "next\nquery b=2");
+}
+
+#[test]
+fn cookies_are_transformed() {
+    let config = json!({
+        "remove": {"cookies": ["ad"]}, "rename": {"cookies": ["sid:session"]}, "replace": {"cookies": ["lang:de"]},
+        "add": {"cookies": ["seen:yes;no"]},
+    });
+    check::<P>(config.clone(), "GET /\nCookie: ad=1; sid=a=b; lang=en; ad=2", "next\n> Cookie: session=a=b; lang=de; seen=yesno");
+    check::<P>(config, "GET /\nCookie: seen=x", "next\n> Cookie: seen=x");
+    check::<P>(json!({"remove": {"cookies": ["ad"]}}), "GET /\nCookie: ad=1", "next\n> Cookie:");
+    refuses::<P>(json!({"add": {"cookies": ["a b:1"]}}), "is not a valid cookie name");
+}
+
+#[test]
+fn queries_are_normalised() {
+    check::<P>(json!({"normalise_query": true}), "GET /?b=%7e&a=x+y&b=1&c", "next\nquery a=x%20y&b=~&b=1&c");
+    check::<P>(json!({"normalise_query": true}), "GET /", "next\nquery");
+}
