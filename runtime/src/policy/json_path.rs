@@ -210,16 +210,37 @@ mod tests {
             (after(|m| path("$.l[*].x").remove(m)), r#"{"a":{"b":1,"c.d":2},"l":[{},{"y":2},3],"s":"t"}"#),
             (after(|m| path("$.l[9]").remove(m)), same),
             (after(|m| path("$.s.t").remove(m)), same),
-            (after(|m| path("$.a.b").rename(m, "z")), r#"{"a":{"c.d":2,"z":1},"l":[{"x":1},{"y":2},3],"s":"t"}"#),
-            (after(|m| path("$.l[*].x").replace(m, &nine)), r#"{"a":{"b":1,"c.d":2},"l":[{"x":9},{"y":2},3],"s":"t"}"#),
-            (after(|m| path("$.l[2]").replace(m, &nine)), r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},9],"s":"t"}"#),
+            (
+                after(|m| path("$.a.b").rename(m, "z")),
+                r#"{"a":{"c.d":2,"z":1},"l":[{"x":1},{"y":2},3],"s":"t"}"#,
+            ),
+            (
+                after(|m| path("$.l[*].x").replace(m, &nine)),
+                r#"{"a":{"b":1,"c.d":2},"l":[{"x":9},{"y":2},3],"s":"t"}"#,
+            ),
+            (
+                after(|m| path("$.l[2]").replace(m, &nine)),
+                r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},9],"s":"t"}"#,
+            ),
             (after(|m| path("$.a.z").replace(m, &nine)), same),
-            (after(|m| path("$.l[*].x").add(m, &nine)), r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2,"x":9},3],"s":"t"}"#),
-            (after(|m| path("$.n.o.p").add(m, &nine)), r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},3],"s":"t","n":{"o":{"p":9}}}"#),
+            (
+                after(|m| path("$.l[*].x").add(m, &nine)),
+                r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2,"x":9},3],"s":"t"}"#,
+            ),
+            (
+                after(|m| path("$.n.o.p").add(m, &nine)),
+                r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},3],"s":"t","n":{"o":{"p":9}}}"#,
+            ),
             (after(|m| path("$.a.b").add(m, &nine)), same),
             (after(|m| path("$.s.t.u").add(m, &nine)), same),
-            (after(|m| path("$.a.b").append(m, &nine)), r#"{"a":{"b":[9],"c.d":2},"l":[{"x":1},{"y":2},3],"s":"t"}"#),
-            (after(|m| path("$.l[*]").append(m, &nine)), r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},3,9],"s":"t"}"#),
+            (
+                after(|m| path("$.a.b").append(m, &nine)),
+                r#"{"a":{"b":[9],"c.d":2},"l":[{"x":1},{"y":2},3],"s":"t"}"#,
+            ),
+            (
+                after(|m| path("$.l[*]").append(m, &nine)),
+                r#"{"a":{"b":1,"c.d":2},"l":[{"x":1},{"y":2},3,9],"s":"t"}"#,
+            ),
         ] {
             assert_eq!((changed, got.as_str()), (want != same, want));
         }

@@ -66,7 +66,8 @@ impl Policy for JsonThreatProtection {
     const PLUGIN: &'static Descriptor = &PLUGIN;
 
     fn compile(config: &Record, _cx: &mut Cx<'_>) -> Option<Self> {
-        let bound = |field: &str| config.int(field).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        let bound =
+            |field: &str| config.int(field).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         Some(Self {
             limits: Limits {
                 depth: bound("max_container_depth"),

@@ -181,7 +181,9 @@ impl Policy for OasValidation {
         };
         if body.is_empty() {
             return match content.required {
-                true => self.wrong(x, 400, "The request's body is not as the API says", &[absent("is required")]),
+                true => {
+                    self.wrong(x, 400, "The request's body is not as the API says", &[absent("is required")])
+                }
                 false => Flow::Next,
             };
         }
@@ -231,7 +233,8 @@ impl OasValidation {
         if self.bases.is_empty() {
             return Some(path);
         }
-        let rest = |base: &String| path.strip_prefix(base.as_str()).filter(|r| r.starts_with('/') || r.is_empty());
+        let rest =
+            |base: &String| path.strip_prefix(base.as_str()).filter(|r| r.starts_with('/') || r.is_empty());
         let rest = self.bases.iter().find_map(rest)?;
         Some(if rest.is_empty() { "/" } else { rest })
     }
@@ -348,7 +351,10 @@ mod tests {
             ("GET /pets?tags=a,b,c", "400\nbody \"name\":\"tags\""),
             ("GET /pets/7\nX-Trace: 7c2b7b5e-3d0f-4d0a-9f5b-0d2f3a1b2c3d", "next"),
             ("GET /pets/7", "400\nbody \"in\":\"header\",\"name\":\"X-Trace\",\"detail\":\"is required\""),
-            ("GET /pets/0\nX-Trace: x", "400\nbody \"in\":\"path\",\"name\":\"id\"\nbody \"name\":\"X-Trace\""),
+            (
+                "GET /pets/0\nX-Trace: x",
+                "400\nbody \"in\":\"path\",\"name\":\"id\"\nbody \"name\":\"X-Trace\"",
+            ),
             ("GET /pets/mine", "next"),
             ("HEAD /pets/mine", "next"),
             ("GET /nowhere", "404\n< Content-Type: application/problem+json"),
@@ -357,9 +363,15 @@ mod tests {
             ("POST /pets\nContent-Type: text/plain\n\nx", "next"),
             ("POST /pets\nContent-Type: text/html\n\nx", "415"),
             ("POST /pets\nContent-Type: application/json\n\n{\"name\":null,\"secret\":\"s\"}", "next"),
-            ("POST /pets\nContent-Type: application/json\n\n{\"name\":\"toolong\",\"secret\":\"s\"}", "400\nbody \"pointer\":\"/name\""),
+            (
+                "POST /pets\nContent-Type: application/json\n\n{\"name\":\"toolong\",\"secret\":\"s\"}",
+                "400\nbody \"pointer\":\"/name\"",
+            ),
             ("POST /pets\nContent-Type: application/json\n\n{\"name\":\"a\"}", "400\nbody required property"),
-            ("POST /pets\nContent-Type: application/json\n\n{\"name\":\"a\",\"secret\":\"s\",\"age\":0}", "400\nbody \"pointer\":\"/age\""),
+            (
+                "POST /pets\nContent-Type: application/json\n\n{\"name\":\"a\",\"secret\":\"s\",\"age\":0}",
+                "400\nbody \"pointer\":\"/age\"",
+            ),
             ("POST /pets\nContent-Type: application/json\n\n{", "400\nbody line 1, column 2"),
         ] {
             check::<P>(config(), request, want);

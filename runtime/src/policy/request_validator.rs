@@ -81,7 +81,8 @@ schema itself, as nothing is ever fetched. Patterns run in linear time, those wi
 };
 
 const PARAMETER: &[Field] = &[
-    Field::new("in", Kind::Enum(&["query", "header", "path", "cookie"]), "Where the parameter stands.").required(),
+    Field::new("in", Kind::Enum(&["query", "header", "path", "cookie"]), "Where the parameter stands.")
+        .required(),
     Field::new("name", TEXT, "Its name.").required(),
     Field::new("required", Kind::Bool, "Whether it must be there.").default("false"),
     Field::new(
@@ -206,7 +207,8 @@ impl Policy for RequestValidator {
     fn response(&self, x: &mut Exchange) {
         let json = || {
             let (media, _) = media::parse(x.response.fields.text(&names::CONTENT_TYPE).unwrap_or_default());
-            media::is_json(&media) && representation::codings(&x.response.fields).is_some_and(|c| c.is_empty())
+            media::is_json(&media)
+                && representation::codings(&x.response.fields).is_some_and(|c| c.is_empty())
         };
         if self.response.is_some() && !x.local_response && matches!(x.response.status, 200..=299) && json() {
             x.keep(Looking);
@@ -306,8 +308,14 @@ mod tests {
         for (body, want) in [
             (r#"{"name":"tea"}"#, "next"),
             (r#"{"name":"tea","tags":["7c2b7b5e-3d0f-4d0a-9f5b-0d2f3a1b2c3d"]}"#, "next"),
-            (r#"{"name":"s3cret"}"#, "400\nbody \"pointer\":\"/name\"\nbody \"in\":\"body\"\n< Content-Type: application/problem+json"),
-            (r#"{"name":"tea","tags":["x",1]}"#, "400\nbody \"pointer\":\"/tags/0\"\nbody \"pointer\":\"/tags/1\""),
+            (
+                r#"{"name":"s3cret"}"#,
+                "400\nbody \"pointer\":\"/name\"\nbody \"in\":\"body\"\n< Content-Type: application/problem+json",
+            ),
+            (
+                r#"{"name":"tea","tags":["x",1]}"#,
+                "400\nbody \"pointer\":\"/tags/0\"\nbody \"pointer\":\"/tags/1\"",
+            ),
             ("{}", "400\nbody \"pointer\":\"\"\nbody required property"),
             (r#"{"name":"tea""#, "400\nbody line 1, column 14"),
             (r#"{"name":"tea","name":"milk"}"#, "400\nbody the object has this name already"),
@@ -330,7 +338,11 @@ mod tests {
             ("Content-Type: application/json; charset=latin1", 415),
             ("Content-Type: application/json\nContent-Encoding: gzip", 415),
         ] {
-            check::<P>(schema(), &format!("POST /\n{head}\n\n{{}}"), &format!("{status}\n< Content-Type: application/problem+json"));
+            check::<P>(
+                schema(),
+                &format!("POST /\n{head}\n\n{{}}"),
+                &format!("{status}\n< Content-Type: application/problem+json"),
+            );
         }
         let mut lax = schema();
         lax["mode"] = json!("log");
@@ -365,9 +377,23 @@ mod tests {
     fn responses_are_refused_or_logged() {
         let config = |mode: &str| json!({"response_schema": {"type": "object"}, "response_mode": mode});
         let wrong = "200\nContent-Type: application/json\nContent-Length: 2\n\n[]";
-        check_proxied::<P>(config("log"), "GET /", wrong, "next\nresponse []\n< Content-Type: application/json");
-        check_proxied::<P>(config("enforce"), "GET /", wrong, "next\n< Content-Type: application/problem+json");
-        for fine in ["200\nContent-Type: application/json\n\n{}", "404\nContent-Type: application/json\n\n[]", "200\nContent-Type: text/plain\n\nx"] {
+        check_proxied::<P>(
+            config("log"),
+            "GET /",
+            wrong,
+            "next\nresponse []\n< Content-Type: application/json",
+        );
+        check_proxied::<P>(
+            config("enforce"),
+            "GET /",
+            wrong,
+            "next\n< Content-Type: application/problem+json",
+        );
+        for fine in [
+            "200\nContent-Type: application/json\n\n{}",
+            "404\nContent-Type: application/json\n\n[]",
+            "200\nContent-Type: text/plain\n\nx",
+        ] {
             let body = fine.split_once("\n\n").unwrap().1;
             check_proxied::<P>(config("enforce"), "GET /", fine, &format!("next\nresponse {body}"));
         }

@@ -210,13 +210,7 @@ impl Json {
         for p in rename? {
             renamed.push((transform::target(&p.name, p.span, "json", cx)?, p.value));
         }
-        Some(Self {
-            remove,
-            rename: renamed,
-            replace: replace?,
-            add: add?,
-            append: append?,
-        })
+        Some(Self { remove, rename: renamed, replace: replace?, add: add?, append: append? })
     }
 
     fn is_empty(&self) -> bool {

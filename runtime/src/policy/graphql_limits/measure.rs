@@ -81,7 +81,8 @@ impl<'a> Meter<'a> {
                         fields: inner.fields.saturating_add(1),
                         aliases: inner.aliases.saturating_add(u64::from(field.aliased)),
                         cost: inner.cost.saturating_mul(items).saturating_add(own),
-                        introspects: inner.introspects || matches!(field.name.as_str(), "__schema" | "__type"),
+                        introspects: inner.introspects
+                            || matches!(field.name.as_str(), "__schema" | "__type"),
                     }
                 }
             };
@@ -120,7 +121,9 @@ impl<'a> Meter<'a> {
                 Argument::Variable(name) => {
                     let default = || self.operation.defaults.iter().find(|(n, _)| n == name).map(|(_, n)| *n);
                     match &self.variables[name] {
-                        Value::Null => default().map_or(self.costs.default_items, |n| u64::try_from(n).unwrap_or(0)),
+                        Value::Null => {
+                            default().map_or(self.costs.default_items, |n| u64::try_from(n).unwrap_or(0))
+                        }
                         Value::Number(n) => n.as_u64().unwrap_or(self.costs.default_items),
                         _ => self.costs.default_items,
                     }

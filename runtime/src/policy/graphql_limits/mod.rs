@@ -220,7 +220,8 @@ impl GraphqlLimits {
         let plain = representation::codings(fields).is_some_and(|c| c.is_empty());
         let known = media::is_json(&media) || media == "application/graphql";
         if !known || !plain || !media::is_utf8(charset.as_deref()) {
-            let message = "The body must be application/json or application/graphql, in UTF-8, not compressed";
+            let message =
+                "The body must be application/json or application/graphql, in UTF-8, not compressed";
             return Err(Refusal { status: 415, code: "UNSUPPORTED_MEDIA_TYPE", message: message.to_owned() });
         }
         // Some servers take the text from the query, too.
@@ -275,7 +276,10 @@ impl GraphqlLimits {
             Err(fault) => {
                 let code = if fault.excessive { "QUERY_TOO_LONG" } else { "GRAPHQL_PARSE_FAILED" };
                 let kind = crate::body::Kind::Malformed;
-                return refuse(code, crate::body::Fault::at(text.as_bytes(), fault.at, kind, fault.what).to_string());
+                return refuse(
+                    code,
+                    crate::body::Fault::at(text.as_bytes(), fault.at, kind, fault.what).to_string(),
+                );
             }
         };
         if document.directives > self.directives {
@@ -368,10 +372,16 @@ mod tests {
             ("{__typename}", "next"),
             ("{__schema{types{name}}}", "400\nbody INTROSPECTION_DISABLED"),
             ("{...F} fragment F on Query{__type(name:\"A\"){name}}", "400\nbody INTROSPECTION_DISABLED"),
-            ("{a(x:[1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5])}", "400\nbody QUERY_TOO_LONG"),
+            (
+                "{a(x:[1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5])}",
+                "400\nbody QUERY_TOO_LONG",
+            ),
             ("{a", "400\nbody GRAPHQL_PARSE_FAILED\nbody line 1, column 3: expected a name"),
             ("{...F}", "400\nbody there is no fragment `F`"),
-            ("{...F} fragment F on T{a{...G}} fragment G on T{...F}", "400\nbody the fragment `F` contains itself"),
+            (
+                "{...F} fragment F on T{a{...G}} fragment G on T{...F}",
+                "400\nbody the fragment `F` contains itself",
+            ),
         ] {
             query(&config, text, want);
         }
@@ -429,19 +439,34 @@ mod tests {
             ("GET /graphql?query=%7Ba%7D", "next"),
             ("GET /graphql?query=%7Ba%7D&query=%7Bb%7D", "400\nbody given more than once"),
             ("GET /graphql?query=mutation%7Ba%7D", "405\n< Allow: POST"),
-            ("GET /graphql?query=query(%24n:Int)%7Ba(first:%24n)%7Bb%7D%7D&variables=%7B%22n%22:5001%7D", "400\nbody QUERY_TOO_COSTLY"),
+            (
+                "GET /graphql?query=query(%24n:Int)%7Ba(first:%24n)%7Bb%7D%7D&variables=%7B%22n%22:5001%7D",
+                "400\nbody QUERY_TOO_COSTLY",
+            ),
             ("GET /graphql?query=%7Ba%7D&variables=%7B", "400\nbody `variables` is no JSON"),
             ("GET /graphql", "400\nbody There is no `query`"),
             ("PUT /graphql", "405"),
             ("OPTIONS /graphql", "next"),
             ("POST /graphql\nContent-Type: application/graphql\n\n{a}", "next"),
             ("POST /graphql\nContent-Type: application/graphql\n\n{a", "400\nbody GRAPHQL_PARSE_FAILED"),
-            ("POST /graphql?query=%7Bb%7D\nContent-Type: application/json\n\n{\"query\":\"{a}\"}", "400\nbody belongs in the body"),
-            ("POST /graphql\nContent-Type: text/plain\n\n{\"query\":\"{a}\"}", "415\n< Accept: application/json, application/graphql"),
-            ("POST /graphql\nContent-Type: application/json\n\n{\"query\":\"{a}\",\"query\":\"{b}\"}", "400\nbody has this name already"),
+            (
+                "POST /graphql?query=%7Bb%7D\nContent-Type: application/json\n\n{\"query\":\"{a}\"}",
+                "400\nbody belongs in the body",
+            ),
+            (
+                "POST /graphql\nContent-Type: text/plain\n\n{\"query\":\"{a}\"}",
+                "415\n< Accept: application/json, application/graphql",
+            ),
+            (
+                "POST /graphql\nContent-Type: application/json\n\n{\"query\":\"{a}\",\"query\":\"{b}\"}",
+                "400\nbody has this name already",
+            ),
             ("POST /graphql\nContent-Type: application/json\n\n7", "400\nbody must be an object"),
             ("POST /graphql\nContent-Type: application/json\n\n{\"query\":7}", "400\nbody must be a string"),
-            ("POST /graphql\nContent-Type: application/json\nAccept: application/graphql-response+json\n\n{}", "400\n< Content-Type: application/graphql-response+json; charset=utf-8"),
+            (
+                "POST /graphql\nContent-Type: application/json\nAccept: application/graphql-response+json\n\n{}",
+                "400\n< Content-Type: application/graphql-response+json; charset=utf-8",
+            ),
         ] {
             check::<P>(config.clone(), text, want);
         }

@@ -72,7 +72,8 @@ const NESTING: usize = 128;
 /// # Errors
 /// It is malformed, or exceeds a bound.
 pub fn parse(text: &str, tokens: usize) -> Result<Document, Fault> {
-    let mut parser = Parser { text, at: 0, token: Token::End, start: 0, left: tokens, nesting: 0, directives: 0 };
+    let mut parser =
+        Parser { text, at: 0, token: Token::End, start: 0, left: tokens, nesting: 0, directives: 0 };
     parser.advance()?;
     let mut document = Document::default();
     while parser.token != Token::End {
@@ -139,16 +140,18 @@ impl<'a> Parser<'a> {
                 (Token::Name(&rest[..n]), n)
             }
             Some(b'-' | b'0'..=b'9') => {
-                let n = crate::body::json::number_length(rest.as_bytes()).map_err(|_| self.bad("malformed number"))?;
+                let n = crate::body::json::number_length(rest.as_bytes())
+                    .map_err(|_| self.bad("malformed number"))?;
                 let text = &rest[..n];
                 let whole = !text.contains(['.', 'e', 'E']);
                 (if whole { Token::Int(text) } else { Token::Float }, n)
             }
             Some(b'"') => (Token::Text, self.string(rest)?),
             Some(b'.') if rest.starts_with("...") => (Token::Spread, 3),
-            Some(b @ (b'!' | b'$' | b'&' | b'(' | b')' | b':' | b'=' | b'@' | b'[' | b']' | b'{' | b'|' | b'}')) => {
-                (Token::Punctuator(char::from(b)), 1)
-            }
+            Some(
+                b
+                @ (b'!' | b'$' | b'&' | b'(' | b')' | b':' | b'=' | b'@' | b'[' | b']' | b'{' | b'|' | b'}'),
+            ) => (Token::Punctuator(char::from(b)), 1),
             Some(_) => return Err(self.bad("unexpected character")),
         };
         self.at += length;
@@ -255,7 +258,9 @@ impl<'a> Parser<'a> {
         let selections = self.selections()?;
         match document.fragments.insert(name.to_owned(), selections) {
             None => Ok(()),
-            Some(_) => Err(Fault { at, what: format!("there is a fragment `{name}` already"), excessive: false }),
+            Some(_) => {
+                Err(Fault { at, what: format!("there is a fragment `{name}` already"), excessive: false })
+            }
         }
     }
 

@@ -168,7 +168,11 @@ fn cookies_are_transformed() {
         "remove": {"cookies": ["ad"]}, "rename": {"cookies": ["sid:session"]}, "replace": {"cookies": ["lang:de"]},
         "add": {"cookies": ["seen:yes;no"]},
     });
-    check::<P>(config.clone(), "GET /\nCookie: ad=1; sid=a=b; lang=en; ad=2", "next\n> Cookie: session=a=b; lang=de; seen=yesno");
+    check::<P>(
+        config.clone(),
+        "GET /\nCookie: ad=1; sid=a=b; lang=en; ad=2",
+        "next\n> Cookie: session=a=b; lang=de; seen=yesno",
+    );
     check::<P>(config, "GET /\nCookie: seen=x", "next\n> Cookie: seen=x");
     check::<P>(json!({"remove": {"cookies": ["ad"]}}), "GET /\nCookie: ad=1", "next\n> Cookie:");
     refuses::<P>(json!({"add": {"cookies": ["a b:1"]}}), "is not a valid cookie name");

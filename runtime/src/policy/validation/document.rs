@@ -5,7 +5,7 @@ use serde_json::{Map, Number, Value};
 use crate::diag::{Diagnostic, codes};
 use crate::model::schema::{Record, Val};
 use crate::policy::Cx;
-use crate::source::{Span, Sources, Spanned};
+use crate::source::{Sources, Span, Spanned};
 use crate::yaml::Core;
 use crate::yaml::{self, Node};
 
@@ -68,8 +68,11 @@ impl Document {
     pub fn report(&self, pointer: &str, error: &jsonschema::ValidationError<'_>, cx: &mut Cx<'_>) {
         // What is wrong with a schema is what its meta-schema says of it: the place is in the "instance".
         let place = format!("{pointer}{}", error.instance_path());
-        let mut diagnostic =
-            Diagnostic::new(&codes::INVALID_VALUE, self.span(&place), format!("this is no JSON schema: {error}"));
+        let mut diagnostic = Diagnostic::new(
+            &codes::INVALID_VALUE,
+            self.span(&place),
+            format!("this is no JSON schema: {error}"),
+        );
         if let Written::Text(_) = self.written {
             diagnostic = diagnostic.note(format!("at `{place}` in the text"));
         }
@@ -106,9 +109,9 @@ fn json_of_node(node: &Node<'_>) -> Value {
             _ => Value::from(s.text.as_ref()),
         },
         yaml::Value::Sequence(items) => items.iter().map(json_of_node).collect(),
-        yaml::Value::Mapping(entries) => {
-            Value::Object(entries.iter().map(|e| (e.key.clone().into_owned(), json_of_node(&e.value))).collect())
-        }
+        yaml::Value::Mapping(entries) => Value::Object(
+            entries.iter().map(|e| (e.key.clone().into_owned(), json_of_node(&e.value))).collect(),
+        ),
         yaml::Value::Broken => Value::Null,
     }
 }

@@ -52,7 +52,12 @@ pub fn validator(schema: &Value, draft: Option<Draft>) -> Result<Validator, Vali
 }
 
 /// What is wrong with a value, without the value itself.
-pub fn findings(validator: &Validator, value: &Value, part: &'static str, name: Option<&str>) -> Vec<Finding> {
+pub fn findings(
+    validator: &Validator,
+    value: &Value,
+    part: &'static str,
+    name: Option<&str>,
+) -> Vec<Finding> {
     let finding = |error: ValidationError<'_>| {
         let mut detail = error.masked().to_string();
         if detail.len() > LONGEST {

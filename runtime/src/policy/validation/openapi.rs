@@ -153,7 +153,13 @@ impl Compiler<'_, '_> {
         Some(Api { bases: bases.collect(), paths: Paths::new(all.into_iter()) })
     }
 
-    fn operation(&mut self, requests: &Schemas<'_>, answers: &Schemas<'_>, item: &str, method: &str) -> Operation {
+    fn operation(
+        &mut self,
+        requests: &Schemas<'_>,
+        answers: &Schemas<'_>,
+        item: &str,
+        method: &str,
+    ) -> Operation {
         let here = format!("{item}/{method}");
         let mut parameters: Vec<Parameter> = Vec::new();
         // The operation's own come last and replace those of the path.

@@ -231,9 +231,9 @@ impl Parameter {
         } else if self.shape.is_object() {
             let parts: Vec<String> = text.split(',').map(decode).collect();
             match self.explode {
-                true => self.shape.object(parts.iter().filter_map(|p| {
-                    p.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))
-                })),
+                true => self.shape.object(
+                    parts.iter().filter_map(|p| p.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))),
+                ),
                 false => self.shape.object(parts.chunks(2).filter_map(|p| match p {
                     [n, v] => Some((n.clone(), v.clone())),
                     _ => None,
@@ -255,8 +255,7 @@ impl Parameter {
             let inner = |name: &str| {
                 Some(name.strip_prefix(&self.name)?.strip_prefix('[')?.strip_suffix(']')?.to_owned())
             };
-            let members: Vec<_> =
-                pairs().filter_map(|(n, v)| Some((inner(&n)?, form_decode(v)))).collect();
+            let members: Vec<_> = pairs().filter_map(|(n, v)| Some((inner(&n)?, form_decode(v)))).collect();
             return Ok((!members.is_empty()).then(|| self.shape.object(members.into_iter())));
         }
         if self.style == Style::Form && self.explode && self.shape.is_object() {
@@ -335,7 +334,15 @@ mod tests {
 
     fn value(place: Place, style: Style, explode: bool, schema: &Value, request: &str) -> Option<Value> {
         let shape = Shape::of(schema, &Value::Null);
-        let p = Parameter { place, name: "p".to_owned(), required: false, style, explode, shape, validator: None };
+        let p = Parameter {
+            place,
+            name: "p".to_owned(),
+            required: false,
+            style,
+            explode,
+            shape,
+            validator: None,
+        };
         p.value(&exchange(request), &[("p".to_owned(), "a%2Cb,3".to_owned())]).unwrap()
     }
 
@@ -354,7 +361,14 @@ mod tests {
             (Query, Form, true, &text, "GET /?p=12", json!("12")),
             (Query, Form, true, &json!({"type": "boolean"}), "GET /?p=true", json!(true)),
             (Query, Form, true, &json!({"enum": [1, 2]}), "GET /?p=2", json!(2)),
-            (Query, Form, true, &json!({"anyOf": [{"type": "integer"}, {"type": "null"}]}), "GET /?p", json!(null)),
+            (
+                Query,
+                Form,
+                true,
+                &json!({"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+                "GET /?p",
+                json!(null),
+            ),
             (Query, Form, true, &ints, "GET /?p=1&q=2&p=x", json!([1, "x"])),
             (Query, Form, false, &texts, "GET /?p=a,b%2Cc", json!(["a", "b,c"])),
             (Query, SpaceDelimited, false, &texts, "GET /?p=a%20b+c", json!(["a", "b", "c"])),

@@ -104,7 +104,16 @@ mod tests {
 
     #[test]
     fn the_most_concrete_template_is_found() {
-        let all = ["/pets", "/pets/{id}", "/pets/mine", "/pets/{id}.json", "/{a}/{b}", "/x/{a}:{verb}", "/", "/d/{a}...{b}"];
+        let all = [
+            "/pets",
+            "/pets/{id}",
+            "/pets/mine",
+            "/pets/{id}.json",
+            "/{a}/{b}",
+            "/x/{a}:{verb}",
+            "/",
+            "/d/{a}...{b}",
+        ];
         let paths = Paths::new(all.iter().map(|t| ((*t).to_owned(), *t)));
         for (path, want) in [
             ("/pets", "/pets "),
