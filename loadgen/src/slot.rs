@@ -28,6 +28,8 @@ impl H2Group {
     }
 }
 
+/// Tells that a limit is nearly used up.
+const WARNING: &str = "x-ratelimit-warning";
 /// Where connections are refused, a closed loop must not spin.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A request that certainly was not sent is tried so often.
@@ -202,6 +204,9 @@ impl Slot {
                 }
             };
             let status = response.status().as_u16();
+            if response.headers().contains_key(WARNING) {
+                worker.tally.borrow_mut().warned += 1;
+            }
             Step::Done(read(response.into_body()).await.map(|bytes| (status, bytes)))
         };
         let mut talk = pin!(drive(driver, talk));

@@ -184,6 +184,8 @@ pub struct Tally {
     pub lag: Latencies,
     pub sent: u64,
     pub bytes: u64,
+    /// Answers with `X-RateLimit-Warning`: a limit is nearly used up.
+    pub warned: u64,
     pub timeline: Vec<Tick>,
     pub connections: Connections,
     pub events: Vec<Event>,
@@ -215,6 +217,7 @@ impl Tally {
             lag: Latencies::default(),
             sent: 0,
             bytes: 0,
+            warned: 0,
             timeline: Vec::new(),
             connections: Connections::default(),
             events: Vec::new(),
@@ -306,6 +309,7 @@ impl Tally {
         self.lag.merge(&other.lag);
         self.sent += other.sent;
         self.bytes += other.bytes;
+        self.warned += other.warned;
         if self.timeline.len() < other.timeline.len() {
             self.timeline.resize_with(other.timeline.len(), Tick::default);
         }

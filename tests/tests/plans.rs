@@ -84,6 +84,8 @@ fn the_example_holds_its_plans_warns_at_80_percent_and_reports_usage() {
     ]);
     let text = report.to_string();
     assert!(report["limits"].as_array().is_some_and(|l| l.len() == 5), "{text}");
+    // Ben reaches his limit: the 48th to the 60th, and all that are refused, were warned.
+    assert!(report["load"]["warned"].as_u64().is_some_and(|n| n >= 12), "{text}");
     let verdicts: Vec<&str> = report["limits"]
         .as_array()
         .into_iter()

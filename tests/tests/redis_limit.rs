@@ -106,18 +106,27 @@ fn a_refused_request_is_charged_nowhere_or_everywhere() {
     settle_in_window();
     worker(async {
         let limiter = RedisLimiter::new();
-        for (count_rejected, want) in [(false, [0.0, 8.0]), (true, [-2.0, 6.0])] {
-            let name = format!("{count_rejected}");
-            let limits = [(Period::Minute, 2.0), (Period::Day, 10.0)];
-            let mut request = request(settings(&server), Algorithm::Fixed, &limits, &name);
-            Arc::make_mut(&mut request.rules).count_rejected = count_rejected;
-            let mut verdicts = Vec::new();
-            for _ in 0..4 {
-                verdicts.push(taken(&limiter, &request).await.admitted);
+        for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
+            for (count_rejected, want) in [(false, [0.0, 8.0]), (true, [-2.0, 6.0])] {
+                let name = format!("{algorithm:?} {count_rejected}");
+                let limits = [(Period::Minute, 2.0), (Period::Day, 10.0)];
+                let mut request = request(settings(&server), algorithm, &limits, &name);
+                Arc::make_mut(&mut request.rules).count_rejected = count_rejected;
+                let local = LocalStore::default();
+                let mut verdicts = Vec::new();
+                for _ in 0..4 {
+                    verdicts.push(taken(&limiter, &request).await.admitted);
+                    let here = local.take(&request.rules, &request.key, 1, clock::unix_ms());
+                    assert_eq!(Some(&here.admitted), verdicts.last(), "{name}");
+                }
+                assert_eq!(verdicts, [true, true, false, false], "{name}");
+                // A bucket drains a little meanwhile.
+                let rounded = |o: &Outcome| lefts(o).into_iter().map(f64::round).collect::<Vec<_>>();
+                let here = local.take(&request.rules, &request.key, 0, clock::unix_ms());
+                let there = taken(&limiter, &Request { hits: 0, ..request }).await;
+                assert_eq!(rounded(&there), want, "{name}");
+                assert_eq!(rounded(&here), want, "{name}, in memory");
             }
-            assert_eq!(verdicts, [true, true, false, false]);
-            let look = taken(&limiter, &Request { hits: 0, ..request }).await;
-            assert_eq!(lefts(&look), want, "count_rejected: {count_rejected}");
         }
     });
 }

@@ -39,6 +39,7 @@ pub fn render(report: &Report) -> Value {
             "answered": tally.answered(),
             "answered_per_s": round(report.per_second(tally.answered())),
             "body_bytes": tally.bytes,
+            "warned": tally.warned,
         },
         "classes": classes(report),
         "statuses": statuses(&tally.statuses),

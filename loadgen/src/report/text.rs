@@ -184,6 +184,10 @@ fn failures(out: &mut String, report: &Report, style: Style) {
     if !statuses.is_empty() {
         line!(out, "  {}{}", style.title("statuses  "), statuses.join("   "));
     }
+    if tally.warned > 0 {
+        let count = show_count(tally.warned);
+        line!(out, "  {}{count} answers said that a limit is nearly used up", style.title("warned    "));
+    }
     for failure in Failure::ALL {
         let count = tally.failures[failure as usize];
         if count == 0 {

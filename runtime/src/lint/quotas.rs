@@ -94,6 +94,8 @@ struct Limit {
     burst: Option<f64>,
     /// Limits are comparable that count the same by the same.
     counted: String,
+    /// One of Kong's fields.
+    kongs: bool,
 }
 
 /// Reports limits that others of their plugin always come before.
@@ -122,7 +124,9 @@ pub fn never_bind(facts: &Facts<'_>, diags: &mut Diags) {
 
 /// Whether `a` refuses whatever `b` would refuse.
 fn comes_before(a: &Limit, b: &Limit) -> bool {
-    if a.counted != b.counted || b.burst.is_some() {
+    // What cannot be served anyway (less in a longer period) is an error of its own among Kong's limits.
+    let refused = a.kongs && b.kongs && a.period > b.period && a.limit < b.limit;
+    if a.counted != b.counted || b.burst.is_some() || refused {
         return false;
     }
     match a.burst {
@@ -189,7 +193,8 @@ fn of(
         return None;
     }
     let weight = own.int("weight").or(config.int("weight")).unwrap_or(1);
-    Some(Limit { name: name.to_owned(), span, period, limit, burst, counted: format!("{counted} {weight}") })
+    let counted = format!("{counted} {weight}");
+    Some(Limit { name: name.to_owned(), span, period, limit, burst, counted, kongs: std::ptr::eq(own, config) })
 }
 
 /// Reports quotas that live in memory alone.

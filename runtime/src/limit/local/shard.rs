@@ -221,7 +221,11 @@ impl Slot {
         self.expires_ms = self.expires_ms.max(rule.expires_ms(cell));
         match self.cells.iter_mut().find(|(id, _)| *id == rule.id()) {
             Some((_, c)) => *c = cell,
-            None => self.cells.push((rule.id(), cell)),
+            None => {
+                // Room for what is needed and no more: there are many keys, and limits change seldom.
+                self.cells.reserve_exact(1);
+                self.cells.push((rule.id(), cell));
+            }
         }
     }
 

@@ -76,7 +76,7 @@ in the log and in the metric; no header and no answer tells.
 **Where counters live.** `policy: local` counts in this process, exactly, across all its workers and over reloads; each
 gateway counts for itself. A restart starts anew, unless `gateway.counter_file` names a file: there the counters of limits of
 a day or longer are written once a second, so a crash forgets at most the last second. Memory is bounded to about a million
-keys of 300 bytes each; when they are used up, that key goes which has used the least of its limits, so a flood of keys
+keys, of 300 bytes and 32 for each limit after the first; when they are used up, that key goes which has used the least of its limits, so a flood of keys
 resets nobody who is near a limit. `policy: redis` counts in Redis: check and count are one step there, by the clock of Redis,
 so all gateways together admit the limit exactly. With a `sync_rate` of s seconds, requests no longer wait for Redis: each
 gateway counts for itself and settles every s seconds; N gateways may then admit up to
