@@ -194,7 +194,15 @@ fn of(
     }
     let weight = own.int("weight").or(config.int("weight")).unwrap_or(1);
     let counted = format!("{counted} {weight}");
-    Some(Limit { name: name.to_owned(), span, period, limit, burst, counted, kongs: std::ptr::eq(own, config) })
+    Some(Limit {
+        name: name.to_owned(),
+        span,
+        period,
+        limit,
+        burst,
+        counted,
+        kongs: std::ptr::eq(own, config),
+    })
 }
 
 /// Reports quotas that live in memory alone.
