@@ -233,3 +233,60 @@ fn unix_sockets_are_listened_on() {
     let _ = again.kill();
     let _ = again.wait();
 }
+
+#[test]
+fn a_service_is_reached_over_a_unix_socket() {
+    let folder = Folder::new("unix-upstream");
+    let path = folder.path().join("app.sock");
+    let listener = UnixListener::bind(&path).expect("the folder is writable");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream);
+                while let Some(request) = Message::read_head(&mut reader) {
+                    let said = format!("{} {}", request.target(), request.field("host").unwrap_or("none"));
+                    let n = said.len();
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n\r\n{said}");
+                    if reader.get_mut().write_all(head.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let service = |host: &std::path::Path, route: &str| {
+        format!(
+            "- {{ name: {route}, host: 'unix:{}', retries: 0, routes: [{{ paths: [/{route}] }}] }}\n",
+            host.display()
+        )
+    };
+    let (there, gone) = (service(&path, "there"), service(&folder.path().join("gone.sock"), "gone"));
+    let config = folder.write("kong.yaml", &format!("_format_version: \"3.0\"\nservices:\n{there}{gone}"));
+    let log = folder.path().join("log").display().to_string();
+    let gateway = gw_tests::gateway::Gateway::start(&config, &["--access-log", &log]);
+    for _ in 0..3 {
+        let answer = get(gateway.addr(), "/there/a");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "/a localhost"));
+    }
+    assert_eq!(get(gateway.addr(), "/gone").status(), 502);
+    let until = Instant::now() + PATIENCE;
+    let named = format!("\"upstream\":\"unix:{}\"", path.display());
+    while !std::fs::read_to_string(&log).is_ok_and(|l| l.contains(&named)) {
+        assert!(Instant::now() < until, "the log names the socket");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Scanners and clients take "access denied" for a matter of client certificates.
+#[test]
+fn a_client_without_a_common_cipher_suite_is_told_so() {
+    let place = place("{listeners: [{address: '127.0.0.1:0', tls: true}]}");
+    let out = std::process::Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "-connect"])
+        .arg(place.addr(0).to_string())
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl starts");
+    let said = String::from_utf8_lossy(&out.stderr).to_lowercase();
+    assert!(said.contains("handshake failure"), "{said}");
+}

@@ -46,8 +46,14 @@ pub fn build(model: &Checked<Model>, shared: &Shared, diags: &mut Diags) -> Box<
     services.into()
 }
 
+/// What a host begins with that is the path of a Unix socket.
+const UNIX: &str = "unix:/";
+
 /// `host`, and `port` unless it is the scheme's own.
 fn authority(host: &str, port: u16, scheme: Scheme) -> String {
+    if host.starts_with(UNIX) {
+        return "localhost".to_owned();
+    }
     match port == scheme.default_port() {
         true => host.to_owned(),
         false => format!("{host}:{port}"),

@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::limit::StoreError;
 use crate::message::Version;
 use crate::policy::reply::json_string;
+use crate::upstream::unix;
 use crate::worker::respond::Ending;
 
 /// Lines are handed on when so many bytes of them are gathered, or at the worker's next tick.
@@ -131,7 +132,10 @@ fn line(out: &mut Vec<u8>, x: &Exchange, ending: &Ending, took: Duration) {
     );
     match x.upstream.addr {
         Some(addr) => {
-            let _ = write!(out, ",\"upstream\":\"{addr}\"");
+            let _ = match unix::path_of(addr) {
+                Some(path) => write!(out, ",\"upstream\":{}", text(&format!("unix:{}", path.display()))),
+                None => write!(out, ",\"upstream\":\"{addr}\""),
+            };
         }
         None => out.extend_from_slice(b",\"upstream\":null"),
     }

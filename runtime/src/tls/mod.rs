@@ -154,7 +154,10 @@ impl ResolvesServerCert for BySni {
         let usable = |k: &&Arc<CertifiedKey>| k.key.choose_scheme(schemes).is_some();
         // ECDSA costs the server a fraction of RSA.
         let ecdsa = |k: &&Arc<CertifiedKey>| k.key.algorithm() == rustls::SignatureAlgorithm::ECDSA;
-        keys.iter().filter(usable).find(ecdsa).or_else(|| keys.iter().find(usable)).cloned()
+        let best = keys.iter().filter(usable).find(ecdsa).or_else(|| keys.iter().find(usable));
+        // Where none is usable, the handshake fails for want of a common cipher suite or signature, and says so; without a
+        // key it would speak of denied access, which scanners and clients take for something else.
+        best.or_else(|| keys.first()).cloned()
     }
 }
 

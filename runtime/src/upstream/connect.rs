@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::pool::{Key, UpstreamConn};
+use super::unix;
 use crate::http1::Buffer;
 use crate::tls::ClientTls;
 use crate::worker::io::Io;
@@ -38,6 +39,13 @@ pub async fn connect(
     timeout: Duration,
 ) -> Result<UpstreamConn, ConnectError> {
     let open = async {
+        if let Some(path) = unix::path_of(addr) {
+            // Nobody listens in between, and there is no name to ask for.
+            return match tls {
+                Some(_) => Err(ConnectError::Tls(io::ErrorKind::Unsupported.into())),
+                None => UnixStream::connect(path).await.map(Io::Unix).map_err(ConnectError::Refused),
+            };
+        }
         let tcp = TcpStream::connect(addr).await.map_err(ConnectError::Refused)?;
         let _ = tcp.set_nodelay(true);
         let Some(tls) = tls else { return Ok(Io::Tcp(tcp)) };

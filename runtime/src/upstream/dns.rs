@@ -13,6 +13,7 @@ use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::unix;
 use crate::clock;
 
 /// How long an answer counts as fresh. The system's resolver does not tell the record's own time to live.
@@ -112,6 +113,9 @@ impl Resolver {
             if host_fits && o.port.is_none_or(|p| p == port) {
                 return ready(o.addr);
             }
+        }
+        if let Some(path) = host.strip_prefix(unix::SCHEME) {
+            return ready(unix::address_of(path));
         }
         if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             return ready(SocketAddr::new(ip, port));

@@ -11,3 +11,4 @@ pub mod public;
 pub mod retry_budget;
 pub mod rings;
 pub mod target;
+pub mod unix;

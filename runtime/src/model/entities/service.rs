@@ -27,7 +27,7 @@ pub const FIELDS: &[Field] = entity_fields![
     Field::new(
         "host",
         Kind::Str(Rule::Host),
-        "Host name or IP address of the upstream, or the name of an entry of `upstreams`, which then balances."
+        "Host name or IP address of the upstream, or the name of an entry of `upstreams`, which then balances; or a Unix socket: `unix:/run/app.sock`."
     ),
     Field::new(
         "port",
