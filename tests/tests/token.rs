@@ -97,7 +97,8 @@ fn what_is_explained_is_what_the_gateway_answers() {
     assert_eq!(said["upstream_headers"]["X-Credential-Identifier"], "alice-key");
     check(&gateway, config, &mint("bob", &[]), (403, "acl"));
     check(&gateway, config, &mint("alice", &["--claim", "exp=1"]), (401, "exp"));
-    check(&gateway, config, &good[..good.len() - 4], (401, "signature encoding"));
+    // 41 characters are no length that base64 can have, whatever they are.
+    check(&gateway, config, &good[..good.len() - 2], (401, "signature encoding"));
     check(&gateway, config, "a.b", (401, "parts"));
     let other = CONFIG.replace("0123456789abcdef", "0123456789abcdee");
     let other = folder.write("other.yaml", &other);
