@@ -163,3 +163,31 @@ fn changes_and_purges_make_it_forget() {
     assert_eq!(admin("DELETE", "/proxy-cache/xyz").status(), 404);
     assert_eq!(admin("GET", "/proxy-cache").status(), 405);
 }
+
+#[test]
+fn answers_of_one_service_are_not_those_of_another_nor_one_callers_those_of_another() {
+    let (old, new) = (
+        Canned::start(&[("GET /a", 0, 200, FRESH, "old")]),
+        Canned::start(&[("GET /a", 0, 200, FRESH, "new")]),
+    );
+    for mode in ["kong", "rfc9111"] {
+        let gateway = Serving::start(&format!(
+            "_format_version: '3.0'\nservices:\n- {{name: old, url: 'http://{}', routes: [{{name: r, paths: [/]}}]}}\n\
+             - {{name: new, url: 'http://{}'}}\nconsumers:\n- {{username: a, keyauth_credentials: [{{key: a}}]}}\n\
+             - {{username: b, keyauth_credentials: [{{key: b}}]}}\nplugins:\n- name: proxy-cache\n  config: {{strategy: memory, \
+             mode: {mode}, content_type: ['*/*']}}\n- {{name: key-auth}}\n- name: traffic-split\n  config: {{rules: [{{when: {{header: \
+             {{X-New: '1'}}}}, service: new}}]}}\n",
+            old.addr(),
+            new.addr()
+        ));
+        let ask = |fields: &str| {
+            let answer = request(gateway.http, "GET", "/a", fields);
+            format!("{} {}", answer.field("x-cache-status").unwrap_or("-"), answer.text())
+        };
+        let kept = if mode == "kong" { "Bypass" } else { "Hit" };
+        assert_eq!(ask("apikey: a\r\n").split(' ').next_back(), Some("old"), "{mode}");
+        assert_eq!(ask("apikey: a\r\nX-New: 1\r\n").split(' ').next_back(), Some("new"), "{mode}");
+        assert_eq!(ask("apikey: a\r\n"), format!("{kept} old"), "{mode}");
+        assert!(!ask("apikey: b\r\n").starts_with("Hit"), "{mode}");
+    }
+}

@@ -4,6 +4,7 @@ pub mod control;
 mod rfc;
 pub mod store;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -45,7 +46,7 @@ plugins:
 
 ## Behaviour
 An answer is kept if method, status and content type (its parameters included; `*` stands for any) are listed. What
-tells requests apart is consumer, route, method, path, the arguments of the query in any order (or those in
+tells requests apart is consumer (or credential), route, service, method, path, the arguments of the query in any order (or those in
 `vary_query_params`), and the headers in `vary_headers`; `Vary` of the answer is ignored. `X-Cache-Status` says `Hit`,
 `Miss`, `Refresh` (kept, but too old) or `Bypass` (not for the cache), `X-Cache-Key` what the answer is kept under, and
 `Age` how old it is in seconds. Answers that set cookies, are longer than 8 MiB or have no body to keep (to `HEAD`) are
@@ -328,7 +329,8 @@ impl ProxyCache {
             context.update(&[0]);
         };
         part(self.dictionary.as_bytes());
-        part(x.consumer().map_or("", |c| c.id.as_str()).as_bytes());
+        part(caller(x).as_bytes());
+        part(other_service(x).as_bytes());
         part(
             x.route
                 .and_then(|r| x.snapshot.routes.get(r.0 as usize))
@@ -407,6 +409,25 @@ impl ProxyCache {
             fields.set(name, value);
         }
     }
+}
+
+/// Who shares kept answers: a consumer's requests, or those of one credential where it belongs to no consumer. Nobody's are
+/// everybody's.
+fn caller(x: &Exchange) -> Cow<'_, str> {
+    if let Some(consumer) = x.consumer() {
+        return Cow::Borrowed(&consumer.id);
+    }
+    let Some(identity) = x.identity.as_ref().filter(|i| !i.anonymous) else { return Cow::Borrowed("") };
+    let said = identity.credential_id.as_deref().or(identity.credential.as_deref()).unwrap_or_default();
+    let claims = identity.claims.as_ref().map(|c| c.to_string()).unwrap_or_default();
+    Cow::Owned(format!("{said}\n{claims}\n{}", identity.groups.join("\n")))
+}
+
+/// The service that a policy chose instead of the route's own: its answers are not the other's.
+fn other_service(x: &Exchange) -> &str {
+    let own = x.route.and_then(|r| x.snapshot.routes.get(r.0 as usize)).and_then(|r| r.service);
+    let chosen = x.service.filter(|s| Some(*s) != own && x.route.is_some());
+    chosen.and_then(|s| x.snapshot.services.get(s.0 as usize)).map_or("", |s| s.id.as_str())
 }
 
 fn hex(key: &Key) -> String {

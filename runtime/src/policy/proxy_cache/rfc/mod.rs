@@ -12,7 +12,7 @@ use freshness::Said;
 
 use super::control::Directives;
 use super::store::{Entry, Key, Store};
-use super::{LONGEST, NOT_KEPT, hex};
+use super::{LONGEST, NOT_KEPT, caller, hex, other_service};
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
@@ -305,7 +305,7 @@ impl RfcCache {
         let later = Later {
             store: Arc::clone(&self.store),
             request: x.request.fields.clone(),
-            consumer: x.consumer().map_or(String::new(), |c| c.id.clone()),
+            caller: caller(x).into_owned(),
             asked_s: x.now.unix_ms / 1000,
         };
         Done::new(move |result| {
@@ -419,6 +419,7 @@ impl RfcCache {
             b"rfc".as_slice(),
             self.dictionary.as_bytes(),
             route.as_bytes(),
+            other_service(x).as_bytes(),
             host.as_bytes(),
             path.as_bytes(),
             query.as_bytes(),
@@ -428,7 +429,7 @@ impl RfcCache {
     /// A kept answer for this very request.
     fn find(&self, x: &Exchange, address: &Key, now: u64) -> Option<(Key, Entry)> {
         let index = self.store.get(address, now)?;
-        let key = key_of(address, &index, &x.request.fields, x.consumer().map_or("", |c| c.id.as_str()));
+        let key = key_of(address, &index, &x.request.fields, &caller(x));
         let entry = self.store.get(&key, now)?;
         (entry.status >= 200).then_some((key, entry))
     }
@@ -437,7 +438,7 @@ impl RfcCache {
         Later {
             store: Arc::clone(&self.store),
             request: x.request.fields.clone(),
-            consumer: x.consumer().map_or(String::new(), |c| c.id.clone()),
+            caller: caller(x).into_owned(),
             asked_s: x.now.unix_ms / 1000,
         }
     }
@@ -492,7 +493,7 @@ impl RfcCache {
 struct Later {
     store: Arc<Store>,
     request: Fields,
-    consumer: String,
+    caller: String,
     asked_s: u64,
 }
 
@@ -520,7 +521,7 @@ impl Later {
             }
         }
         index.at_s = now;
-        let key = key_of(address, &index, &self.request, &self.consumer);
+        let key = key_of(address, &index, &self.request, &self.caller);
         self.store.put(*address, index, INDEX_KEPT);
         // Counted from when it was made, which may have been before it came.
         self.store.put(key, entry, keep_s);
@@ -586,8 +587,8 @@ fn kept_fields(fields: &Fields) -> Vec<(FieldName, String)> {
 }
 
 /// What an answer is kept under: its address as it was last forgotten, the caller, and the fields that it varies by.
-fn key_of(address: &Key, index: &Entry, request: &Fields, consumer: &str) -> Key {
-    let mut parts: Vec<Vec<u8>> = vec![address.to_vec(), index.body.to_vec(), consumer.as_bytes().to_vec()];
+fn key_of(address: &Key, index: &Entry, request: &Fields, caller: &str) -> Key {
+    let mut parts: Vec<Vec<u8>> = vec![address.to_vec(), index.body.to_vec(), caller.as_bytes().to_vec()];
     for (name, _) in &index.fields {
         // Lines of one name are one list, and spaces between its members mean nothing.
         let mut value = Vec::new();
