@@ -153,7 +153,8 @@ fn bad_requests_are_answered_and_not_forwarded() {
         assert_eq!(before, after, "{target} {shown}: something was forwarded");
     }
     // As XML, towards a service of JSON, nothing else is different.
-    let (got, response, kept) = post(&place, "/xml", "Content-Type: application/xml\r\n", xml_bomb.as_bytes());
+    let (got, response, kept) =
+        post(&place, "/xml", "Content-Type: application/xml\r\n", xml_bomb.as_bytes());
     assert_eq!((got, kept), (200, true), "the service speaks XML itself: {}", response.text());
     // A body that is cut off is an error, and nobody waits for its rest.
     let mut c = Connection::open(place.gateway.http);
