@@ -90,3 +90,8 @@ fn browsers_call_grpc_services() {
 fn servers_decide_about_callers() {
     check("callers_interop.py");
 }
+
+#[test]
+fn browsers_log_in_at_an_openid_provider() {
+    check("oidc_interop.py");
+}

@@ -31,7 +31,7 @@ pub const AUTHENTICATORS: &[(&str, CredentialKind, &str)] = &[
 
 /// Authenticators that take their consumers from elsewhere than the config's credentials.
 const EXTERNAL_AUTHENTICATORS: &[&str] =
-    &["oauth2-introspection", "ldap-auth", "mtls-auth", "forward-auth", "session"];
+    &["forward-auth", "ldap-auth", "mtls-auth", "oauth2-introspection", "openid-connect", "session"];
 
 impl<'a> Facts<'a> {
     /// Indexes `model`.

@@ -103,6 +103,7 @@ policies! {
     HmacAuth(hmac_auth::HmacAuth);
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
+    OpenIdConnect(openid_connect::OpenIdConnect);
     Introspection(oauth2_introspection::Introspection);
     LdapAuth(ldap_auth::LdapAuth);
     MtlsAuth(mtls_auth::MtlsAuth);
