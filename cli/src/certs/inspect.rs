@@ -21,6 +21,8 @@ pub struct Description {
     pub issuer: String,
     /// Hexadecimal.
     pub serial: String,
+    #[serde(skip)]
+    pub common_name: Option<String>,
     /// Alternative names: hosts, addresses, URIs, mail addresses.
     pub names: Vec<String>,
     #[serde(with = "time_text")]
@@ -91,6 +93,12 @@ fn one(certificate: &X509Certificate<'_>, der: &[u8]) -> anyhow::Result<Descript
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
         serial: hex(certificate.raw_serial()),
+        common_name: certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(str::to_owned),
         names,
         not_before: certificate.validity().not_before.to_datetime(),
         not_after: certificate.validity().not_after.to_datetime(),
@@ -99,6 +107,30 @@ fn one(certificate: &X509Certificate<'_>, der: &[u8]) -> anyhow::Result<Descript
         usages,
         fingerprint: hex(digest(&SHA256, der).as_ref()),
     })
+}
+
+/// The host names of `names` that an authority may not sign for, because it is constrained to others.
+pub fn outside(authority: &str, names: &[String]) -> anyhow::Result<Vec<String>> {
+    let der = CertificateDer::from_pem_slice(authority.as_bytes())
+        .map_err(|e| anyhow::anyhow!("this is not well-formed PEM: {e:?}"))?;
+    let (_, certificate) = X509Certificate::from_der(&der).context("the certificate is malformed")?;
+    let constraints = certificate.name_constraints().ok().flatten();
+    let Some(permitted) = constraints.and_then(|c| c.value.permitted_subtrees.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let domains: Vec<&str> = permitted
+        .iter()
+        .filter_map(|subtree| match &subtree.base {
+            GeneralName::DNSName(domain) => Some(*domain),
+            _ => None,
+        })
+        .collect();
+    let within = |name: &str| {
+        let name = name.trim_start_matches("*.");
+        domains.iter().any(|d| name == *d || name.strip_suffix(d).is_some_and(|rest| rest.ends_with('.')))
+    };
+    let is_host = |n: &&String| !n.contains(['@', ':', '/']) && n.parse::<IpAddr>().is_err();
+    Ok(names.iter().filter(is_host).filter(|n| !within(n)).cloned().collect())
 }
 
 fn name(name: &GeneralName<'_>) -> String {

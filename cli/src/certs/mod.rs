@@ -5,8 +5,8 @@ pub mod store;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, NameConstraints, SanType, string::Ia5String,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -42,8 +42,12 @@ pub struct Request {
     pub days: u32,
 }
 
-/// Makes a self-signed authority on P-256. It may sign end-entity certificates only.
-pub fn authority(now: OffsetDateTime) -> anyhow::Result<Pair> {
+/// Below which names a development authority signs: what leads nowhere on the internet.
+pub const LOCAL_NAMES: &[&str] = &["localhost", "test", "internal", "local", "home.arpa"];
+
+/// Makes a self-signed authority on P-256. It may sign end-entity certificates only, and with `constrained` only for
+/// [`LOCAL_NAMES`], private and local addresses, and what else is named: whoever steals its key can pass for nobody else.
+pub fn authority(now: OffsetDateTime, constrained: Option<&[String]>) -> anyhow::Result<Pair> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     // Authorities of one name with several keys confuse trust stores, so the name tells them apart.
@@ -52,9 +56,71 @@ pub fn authority(now: OffsetDateTime) -> anyhow::Result<Pair> {
     params.distinguished_name.push(DnType::CommonName, format!("gw development CA {id}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    if let Some(further) = constrained {
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: permitted(further),
+            excluded_subtrees: Vec::new(),
+        });
+    }
     lifetime(&mut params, now, CA_DAYS);
     let certificate = params.self_signed(&key)?;
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn permitted(further: &[String]) -> Vec<GeneralSubtree> {
+    const V4: &[([u8; 4], u8)] = &[([127, 0, 0, 0], 8), ([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
+    let names = LOCAL_NAMES.iter().map(|&n| n.to_owned()).chain(further.iter().cloned());
+    let mut all: Vec<GeneralSubtree> =
+        names.map(|n| GeneralSubtree::DnsName(n.trim_start_matches("*.").to_owned())).collect();
+    all.extend(V4.iter().map(|(ip, bits)| GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(*ip, *bits))));
+    let loopback = std::net::Ipv6Addr::LOCALHOST.octets();
+    let local = [0xfc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    all.push(GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(loopback, 128)));
+    all.push(GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(local, 7)));
+    all
+}
+
+/// What is wrong with a certificate that is made for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Broken {
+    /// It ended yesterday.
+    Expired,
+    /// It begins tomorrow.
+    NotYet,
+    /// It is for another host.
+    WrongHost,
+    /// Nobody but itself has signed it.
+    SelfSigned,
+    /// An authority has signed it that nobody trusts.
+    WrongCa,
+    /// It is a client's where a server's is wanted, or the other way round.
+    WrongUse,
+}
+
+/// A certificate that must be refused for one reason.
+pub fn issue_broken(ca: &Pair, request: &Request, how: Broken, now: OffsetDateTime) -> anyhow::Result<Pair> {
+    let mut request = request.clone();
+    match how {
+        Broken::Expired => issue(ca, &request, now - Duration::days(i64::from(request.days) + 1)),
+        Broken::NotYet => issue(ca, &request, now + Duration::days(1)),
+        Broken::WrongHost => {
+            request.names = vec!["wrong-host.test".to_owned()];
+            issue(ca, &request, now)
+        }
+        Broken::WrongCa => issue(&authority(now, None)?, &request, now),
+        Broken::WrongUse => {
+            request.purpose = match request.purpose {
+                Purpose::Server => Purpose::Client,
+                Purpose::Client => Purpose::Server,
+            };
+            issue(ca, &request, now)
+        }
+        Broken::SelfSigned => {
+            let key = KeyPair::generate()?;
+            let certificate = leaf(&request, now)?.self_signed(&key)?;
+            Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+        }
+    }
 }
 
 /// Has `ca` sign a certificate for a fresh key on P-256.
@@ -63,11 +129,24 @@ pub fn issue(ca: &Pair, request: &Request, now: OffsetDateTime) -> anyhow::Resul
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, ca_key)
         .context("the authority's certificate cannot be read")?;
     let key = KeyPair::generate()?;
+    let mut params = leaf(request, now)?;
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// What stands in a server's or client's certificate.
+fn leaf(request: &Request, now: OffsetDateTime) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::default();
-    params.subject_alt_names = request.names.iter().map(|n| alt_name(n)).collect::<Result<_, _>>()?;
+    // A client that is called by a word is so by its common name: among the alternative names it would be a host, for
+    // which a constrained authority does not sign.
+    let is_word = |n: &&String| request.purpose == Purpose::Client && !n.contains(['.', ':', '@']);
+    let (words, names): (Vec<&String>, Vec<&String>) = request.names.iter().partition(is_word);
+    anyhow::ensure!(words.len() <= 1, "a client can have one plain name, and these are {}", words.len());
+    params.subject_alt_names = names.iter().map(|n| alt_name(n)).collect::<Result<_, _>>()?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     // A common name holds 64 characters; verifiers look at the alternative names anyway.
-    if let Some(name) = request.names.iter().find(|n| n.len() <= 64) {
+    if let Some(name) = words.iter().chain(&names).find(|n| n.len() <= 64) {
         params.distinguished_name.push(DnType::CommonName, name.as_str());
     }
     params.is_ca = IsCa::ExplicitNoCa;
@@ -76,10 +155,8 @@ pub fn issue(ca: &Pair, request: &Request, now: OffsetDateTime) -> anyhow::Resul
         Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
         Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
     }];
-    params.use_authority_key_identifier_extension = true;
     lifetime(&mut params, now, request.days);
-    let certificate = params.signed_by(&key, &issuer)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(params)
 }
 
 /// The local hosts and `hosts`, each once.
@@ -182,7 +259,7 @@ mod tests {
     #[test]
     fn clients_that_trust_the_authority_accept_its_certificates() {
         let now = OffsetDateTime::now_utc();
-        let ca = authority(now).expect("it is made");
+        let ca = authority(now, Some(&[])).expect("it is made");
         let names = server_names(&["api.test".into(), "*.wild.test".into(), "LOCALHOST".into()]);
         let request = Request { purpose: Purpose::Server, names, days: LEAF_DAYS };
         let Pair { certificate: chain, key } = issue(&ca, &request, now).expect("it is made");
@@ -193,8 +270,45 @@ mod tests {
         for host in ["other.test", "wild.test", "127.0.0.2"] {
             assert!(!accepts(&chain, &key, &ca, host), "{host}");
         }
-        let other = authority(now).expect("it is made");
+        let other = authority(now, None).expect("it is made");
         assert!(!accepts(&chain, &key, &other.certificate, "localhost"), "another authority");
+    }
+
+    #[test]
+    fn a_constrained_authority_certifies_local_names_alone() {
+        let now = OffsetDateTime::now_utc();
+        let of = |allowed: &[String], host: &str| {
+            let ca = authority(now, Some(allowed)).expect("it is made");
+            let names = vec![host.to_owned()];
+            let request = Request { purpose: Purpose::Server, names, days: LEAF_DAYS };
+            let Pair { certificate, key } = issue(&ca, &request, now).expect("it is made");
+            accepts(&certificate, &key, &ca.certificate, host)
+        };
+        for host in ["localhost", "a.localhost", "api.test", "db.internal", "127.0.0.1", "10.1.2.3", "::1", "fd00::1"] {
+            assert!(of(&[], host), "{host}");
+        }
+        for host in ["example.com", "nottest", "8.8.8.8", "2001:db8::1"] {
+            assert!(!of(&[], host), "{host}");
+        }
+        let ca = authority(now, Some(&[])).expect("it is made").certificate;
+        let names = ["a.test", "test", "x.nottest", "10.0.0.1", "spiffe://t/x", "*.example.com"].map(str::to_owned);
+        assert_eq!(inspect::outside(&ca, &names).expect("it is read"), ["x.nottest", "*.example.com"]);
+        let allowed = ["example.com".to_owned()];
+        assert!(of(&allowed, "api.example.com") && !of(&allowed, "example.org"));
+    }
+
+    #[test]
+    fn broken_certificates_are_refused() {
+        use clap::ValueEnum as _;
+        let now = OffsetDateTime::now_utc();
+        let ca = authority(now, Some(&[])).expect("it is made");
+        let request = Request { purpose: Purpose::Server, names: server_names(&[]), days: LEAF_DAYS };
+        for how in Broken::value_variants() {
+            let made = issue_broken(&ca, &request, *how, now).expect("it is made");
+            assert!(!accepts(&made.certificate, &made.key, &ca.certificate, "localhost"), "{how:?}");
+        }
+        let good = issue(&ca, &request, now).expect("it is made");
+        assert!(accepts(&good.certificate, &good.key, &ca.certificate, "localhost"));
     }
 
     #[test]

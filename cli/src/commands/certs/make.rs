@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Client, Init, Server};
 use crate::certs::inspect;
 use crate::certs::store::Store;
-use crate::certs::{self, Pair, Purpose, Request};
+use crate::certs::{self, Broken, Pair, Purpose, Request};
 use crate::exit::{Code, WithCode};
 
 /// The authority's files.
@@ -18,7 +18,8 @@ pub const CA: &str = "ca";
 pub fn init(args: &Init) -> anyhow::Result<Code> {
     let store = Store::new(&args.folder.out, args.folder.force);
     store.check_free(CA)?;
-    make_ca(&store)?;
+    let further = args.allow.clone();
+    make_ca(&store, (!args.unconstrained).then_some(further.as_slice()))?;
     println!("\nTrust it where it is needed, rather than everywhere:");
     println!("  curl --cacert {} https://localhost:8443/", store.certificate(CA).display());
     println!("  SSL_CERT_FILE={0}   NODE_EXTRA_CA_CERTS={0}", store.certificate(CA).display());
@@ -37,7 +38,10 @@ pub fn server(args: &Server) -> anyhow::Result<Code> {
     }
     let request = Request { purpose: Purpose::Server, names: certs::server_names(&hosts), days: args.days };
     let store = Store::new(&args.folder.out, args.folder.force);
-    sign(&store, &args.name, &request)?;
+    sign(&store, &args.name, &request, args.broken)?;
+    if args.broken.is_some() {
+        return Ok(Code::Ok);
+    }
     println!("\nUse it:");
     println!(
         "  gw serve CONFIG --listen-tls 127.0.0.1:8443 --tls-cert {} --tls-key {}",
@@ -51,7 +55,10 @@ pub fn server(args: &Server) -> anyhow::Result<Code> {
 pub fn client(args: &Client) -> anyhow::Result<Code> {
     let request = Request { purpose: Purpose::Client, names: args.ids.clone(), days: args.days };
     let store = Store::new(&args.folder.out, args.folder.force);
-    sign(&store, &args.name, &request)?;
+    sign(&store, &args.name, &request, args.broken)?;
+    if args.broken.is_some() {
+        return Ok(Code::Ok);
+    }
     println!("\nUse it:");
     println!(
         "  curl --cacert {} --cert {} --key {} https://localhost:8443/",
@@ -63,17 +70,40 @@ pub fn client(args: &Client) -> anyhow::Result<Code> {
 }
 
 /// Signs a certificate, with an authority made on the way if the folder has none.
-fn sign(store: &Store, name: &str, request: &Request) -> anyhow::Result<()> {
+fn sign(store: &Store, name: &str, request: &Request, broken: Option<Broken>) -> anyhow::Result<()> {
     store.check_free(name)?;
-    let ca = if store.has(CA) { store.read(CA)? } else { make_ca(store)? };
-    let pair = certs::issue(&ca, request, OffsetDateTime::now_utc())
-        .map_err(|e| WithCode(Code::Usage, format!("cannot sign: {e:#}")))?;
+    let ca = if store.has(CA) { store.read(CA)? } else { make_ca(store, Some(&request.names))? };
+    if let (None, Some(host)) = (broken, inspect::outside(&ca.certificate, &hosts_in(request))?.first()) {
+        let message = format!(
+            "the authority `{}` is constrained to other names than `{host}`, so clients would refuse the certificate; \
+             make another one with `gw certs init --allow {host} --force`",
+            store.certificate(CA).display()
+        );
+        return Err(WithCode(Code::Usage, message).into());
+    }
+    let now = OffsetDateTime::now_utc();
+    let pair = match broken {
+        None => certs::issue(&ca, request, now),
+        Some(how) => certs::issue_broken(&ca, request, how, now),
+    };
+    let pair = pair.map_err(|e| WithCode(Code::Usage, format!("cannot sign: {e:#}")))?;
     store.write(name, &pair)?;
     report(store, name, &pair)
 }
 
-fn make_ca(store: &Store) -> anyhow::Result<Pair> {
-    let pair = certs::authority(OffsetDateTime::now_utc())?;
+/// The names of a request that become host names in the certificate.
+fn hosts_in(request: &Request) -> Vec<String> {
+    let is_host = |n: &&String| request.purpose == Purpose::Server || n.contains('.');
+    request.names.iter().filter(is_host).cloned().collect()
+}
+
+fn make_ca(store: &Store, constrained: Option<&[String]>) -> anyhow::Result<Pair> {
+    // Addresses, mail addresses and URIs are no names below which others stand.
+    let hosts = |names: &[String]| -> Vec<String> {
+        let is_host = |n: &&String| certs::is_certifiable(n) && n.parse::<std::net::IpAddr>().is_err();
+        names.iter().filter(is_host).cloned().collect()
+    };
+    let pair = certs::authority(OffsetDateTime::now_utc(), constrained.map(hosts).as_deref())?;
     // `--force` is about what was asked for; an authority is only replaced where it is that.
     store.write(CA, &pair)?;
     report(store, CA, &pair)?;

@@ -6,7 +6,7 @@ mod show;
 
 use std::path::PathBuf;
 
-use crate::certs::{LEAF_DAYS, MAX_LEAF_DAYS};
+use crate::certs::{Broken, LEAF_DAYS, MAX_LEAF_DAYS};
 use crate::exit::Code;
 
 /// Arguments of `gw certs`.
@@ -51,6 +51,12 @@ struct Folder {
 
 #[derive(clap::Args, Debug)]
 struct Init {
+    /// A domain that the authority may sign for too, besides local names and private addresses; may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    allow: Vec<String>,
+    /// Let the authority sign for any name: whoever has its key can then pass for any host
+    #[arg(long, conflicts_with = "allow")]
+    unconstrained: bool,
     #[command(flatten)]
     folder: Folder,
 }
@@ -69,6 +75,9 @@ struct Server {
     /// Days until it expires
     #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LEAF_DAYS)))]
     days: u32,
+    /// Make one that must be refused, for this reason, to see that it is
+    #[arg(long, value_enum)]
+    broken: Option<Broken>,
     #[command(flatten)]
     folder: Folder,
 }
@@ -84,6 +93,9 @@ struct Client {
     /// Days until it expires
     #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LEAF_DAYS)))]
     days: u32,
+    /// Make one that must be refused, for this reason, to see that it is
+    #[arg(long, value_enum)]
+    broken: Option<Broken>,
     #[command(flatten)]
     folder: Folder,
 }

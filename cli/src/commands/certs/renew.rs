@@ -44,7 +44,11 @@ fn again(old: &Description, name: &str) -> anyhow::Result<Request> {
     };
     let days = (old.not_after - old.not_before).whole_days();
     let days = u32::try_from(days).unwrap_or(certs::LEAF_DAYS).clamp(1, certs::MAX_LEAF_DAYS);
-    Ok(Request { purpose, names: old.names.clone(), days })
+    let mut names = old.names.clone();
+    // What a client is called by may stand in its common name alone.
+    let own = old.common_name.iter().filter(|cn| purpose == certs::Purpose::Client && !names.contains(cn));
+    names.extend(own.cloned().collect::<Vec<_>>());
+    Ok(Request { purpose, names, days })
 }
 
 /// Names of the pairs in a folder.

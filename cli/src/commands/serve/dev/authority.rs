@@ -29,7 +29,7 @@ impl Authority {
         if let Some((store, pair)) = existing {
             return Ok(Self { pair, path: store.certificate(NAME) });
         }
-        let pair = certs::authority(OffsetDateTime::now_utc())?;
+        let pair = certs::authority(OffsetDateTime::now_utc(), None)?;
         let mut last = None;
         // Nothing is written into the working folder unasked; where home cannot be written, /tmp must do.
         for folder in folders.iter().skip(1) {
