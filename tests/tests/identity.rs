@@ -192,10 +192,6 @@ fn certificates_say_who_calls_and_upstreams_are_told() {
         assert_eq!(consumer.as_deref(), Some("billing"));
         let [certificate] = &certificates[..] else { panic!("{certificates:?}") };
         assert!(certificate.starts_with("Hash=") && !certificate.contains("forged"), "{certificate}");
-        assert!(
-            certificate
-                .ends_with(";Subject=\"CN=alice\";URI=spiffe://t.test/billing"),
-            "{certificate}"
-        );
+        assert!(certificate.ends_with(";Subject=\"CN=alice\";URI=spiffe://t.test/billing"), "{certificate}");
     }
 }

@@ -5,8 +5,8 @@ pub mod store;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, NameConstraints, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, string::Ia5String,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -57,10 +57,8 @@ pub fn authority(now: OffsetDateTime, constrained: Option<&[String]>) -> anyhow:
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     if let Some(further) = constrained {
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: permitted(further),
-            excluded_subtrees: Vec::new(),
-        });
+        params.name_constraints =
+            Some(NameConstraints { permitted_subtrees: permitted(further), excluded_subtrees: Vec::new() });
     }
     lifetime(&mut params, now, CA_DAYS);
     let certificate = params.self_signed(&key)?;
@@ -68,7 +66,8 @@ pub fn authority(now: OffsetDateTime, constrained: Option<&[String]>) -> anyhow:
 }
 
 fn permitted(further: &[String]) -> Vec<GeneralSubtree> {
-    const V4: &[([u8; 4], u8)] = &[([127, 0, 0, 0], 8), ([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
+    const V4: &[([u8; 4], u8)] =
+        &[([127, 0, 0, 0], 8), ([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
     let names = LOCAL_NAMES.iter().map(|&n| n.to_owned()).chain(further.iter().cloned());
     let mut all: Vec<GeneralSubtree> =
         names.map(|n| GeneralSubtree::DnsName(n.trim_start_matches("*.").to_owned())).collect();
@@ -284,14 +283,17 @@ mod tests {
             let Pair { certificate, key } = issue(&ca, &request, now).expect("it is made");
             accepts(&certificate, &key, &ca.certificate, host)
         };
-        for host in ["localhost", "a.localhost", "api.test", "db.internal", "127.0.0.1", "10.1.2.3", "::1", "fd00::1"] {
+        for host in
+            ["localhost", "a.localhost", "api.test", "db.internal", "127.0.0.1", "10.1.2.3", "::1", "fd00::1"]
+        {
             assert!(of(&[], host), "{host}");
         }
         for host in ["example.com", "nottest", "8.8.8.8", "2001:db8::1"] {
             assert!(!of(&[], host), "{host}");
         }
         let ca = authority(now, Some(&[])).expect("it is made").certificate;
-        let names = ["a.test", "test", "x.nottest", "10.0.0.1", "spiffe://t/x", "*.example.com"].map(str::to_owned);
+        let names =
+            ["a.test", "test", "x.nottest", "10.0.0.1", "spiffe://t/x", "*.example.com"].map(str::to_owned);
         assert_eq!(inspect::outside(&ca, &names).expect("it is read"), ["x.nottest", "*.example.com"]);
         let allowed = ["example.com".to_owned()];
         assert!(of(&allowed, "api.example.com") && !of(&allowed, "example.org"));

@@ -60,8 +60,16 @@ mod tests {
     /// other way is not.
     #[test]
     fn spellings_are_one_name_and_others_are_others() {
-        const NAMES: &[&str] =
-            &["X-Consumer-ID", "X-Credential-Identifier", "X-Forwarded-Client-Cert", "X-User", "x.y_z", "A", "-", "X--Y"];
+        const NAMES: &[&str] = &[
+            "X-Consumer-ID",
+            "X-Credential-Identifier",
+            "X-Forwarded-Client-Cert",
+            "X-User",
+            "x.y_z",
+            "A",
+            "-",
+            "X--Y",
+        ];
         const LETTERS: &[u8] = b"abcxyzABCXYZ019-_.!~";
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move |below: usize| {
@@ -91,7 +99,12 @@ mod tests {
                 }
             }
             let same = |name: &&str| name.bytes().map(fold).eq(spelt.iter().copied().map(fold));
-            assert_eq!(set.contains(&spelt), NAMES.iter().any(|n| same(&n)), "{}", String::from_utf8_lossy(&spelt));
+            assert_eq!(
+                set.contains(&spelt),
+                NAMES.iter().any(|n| same(&n)),
+                "{}",
+                String::from_utf8_lossy(&spelt)
+            );
             let mut fields = Fields::default();
             fields.push(b"Accept", b"a");
             fields.push(&spelt, b"v");
