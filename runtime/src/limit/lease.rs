@@ -386,13 +386,15 @@ impl Held {
         Outcome::of(&self.rules, cells, hits, now_ms)
     }
 
-    /// How many to ask for now: twice as many as last time if those were soon spent, else what the present rate needs.
+    /// How many to ask for now: what the present rate needs, and if the last ones were soon spent, two to eight times as many
+    /// as those.
     fn next(&mut self, most: u32, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.since);
+        let needed = f64::from(self.spent) * HORIZON.as_secs_f64() / passed.as_secs_f64().max(0.001);
         let size = if passed < HORIZON {
-            self.size.saturating_mul(2).max(2)
+            (needed as u32).clamp(self.size.saturating_mul(2).max(2), self.size.saturating_mul(8).max(2))
         } else {
-            (f64::from(self.spent) * HORIZON.as_secs_f64() / passed.as_secs_f64()) as u32
+            needed as u32
         };
         self.size = size.min(most);
         let valid = if now < self.ends { self.left } else { 0 };
