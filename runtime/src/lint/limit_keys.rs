@@ -3,6 +3,7 @@
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
 use crate::model::schema::Record;
+use crate::source::Span;
 
 pub const FORGEABLE_DOC: &str = "\
 ## What it does
@@ -77,6 +78,13 @@ fn named(limit: &Record, trusts_all: bool, diags: &mut Diags) {
         let finding = Diagnostic::new(&codes::FORGEABLE_LIMIT_KEY, span, message);
         diags.push(finding.label("the client chooses this").help(help.to_owned()));
     };
+    if let Some(name) = limit.str("weight_header") {
+        report(
+            limit.span_of("weight_header"),
+            format!("whoever may set `{name}` says how little a request weighs"),
+            "see that a proxy in front sets the header, or charge by the response with `cost_header`",
+        );
+    }
     for word in limit.strings("by") {
         match word.value.split_once(':') {
             Some(("header", name)) => report(
@@ -103,25 +111,49 @@ pub fn unidentified(facts: &Facts<'_>, diags: &mut Diags) {
             if !matches!(by, "consumer" | "credential") {
                 continue;
             }
-            let Some(route) = facts.routes_of(i).iter().copied().find(|&r| !facts.has_authenticator(r))
-            else {
-                continue;
-            };
-            diags.push(
-                Diagnostic::new(
-                    &codes::LIMIT_WITHOUT_IDENTITY,
-                    plugin.config.span_of("limit_by"),
-                    format!(
-                        "`limit_by: {by}` counts by client address on route {}: nothing there identifies consumers",
-                        facts.route_name(route)
-                    ),
-                )
-                .label(format!("no {by} is ever known"))
-                .also(facts.route_span(route), "this route has no authenticator")
-                .help("add an authenticator such as `key-auth` or `jwt`, or write `limit_by: ip`"),
-            );
+            let said = format!("`limit_by: {by}`");
+            nobody(facts, i, plugin.config.span_of("limit_by"), &said, by, "`limit_by: ip`", diags);
         }
     }
+    for (i, plugin) in facts.numbered_plugins("rate-limiting") {
+        for limit in plugin.config.records("limits").filter(|l| l.given("by")) {
+            // Of several things one that is never there only makes the key shorter.
+            if let [word] = limit.strings("by").as_slice() {
+                let identity = word.value.split_once(':').map_or(word.value.as_str(), |(kind, _)| kind);
+                if matches!(identity, "consumer" | "credential" | "claim") {
+                    let said = format!("`by: [{}]`", word.value);
+                    nobody(facts, i, word.span, &said, identity, "`by: [ip]`", diags);
+                }
+            }
+        }
+    }
+}
+
+/// Reports a limit by an identity that is never known on one of the plugin's routes.
+fn nobody(
+    facts: &Facts<'_>,
+    plugin: usize,
+    span: Span,
+    said: &str,
+    identity: &str,
+    instead: &str,
+    diags: &mut Diags,
+) {
+    let open = facts.routes_of(plugin).iter().copied().find(|&r| !facts.has_authenticator(r));
+    let Some(route) = open else { return };
+    diags.push(
+        Diagnostic::new(
+            &codes::LIMIT_WITHOUT_IDENTITY,
+            span,
+            format!(
+                "{said} counts by client address on route {}: nothing there identifies consumers",
+                facts.route_name(route)
+            ),
+        )
+        .label(format!("no {identity} is ever known"))
+        .also(facts.route_span(route), "this route has no authenticator")
+        .help(format!("add an authenticator such as `key-auth` or `jwt`, or write {instead}")),
+    );
 }
 
 #[cfg(test)]
@@ -154,6 +186,14 @@ mod tests {
         let dodged = ["4: clients can dodge the limit `l`: every new value of `X`"];
         check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, 'header:X'"), &dodged);
         check(&codes::FORGEABLE_LIMIT_KEY, &limit("consumer, ip"), &[]);
+        let weighed = limit("ip").replace("period: day", "period: day, weight_header: X-W");
+        let dodged = ["4: clients can dodge the limit `l`: whoever may set `X-W`"];
+        check(&codes::FORGEABLE_LIMIT_KEY, &weighed, &dodged);
+        let claim = limit("'claim:tenant'");
+        let unknown = ["4: `by: [claim:tenant]` counts by client address on route `r`"];
+        check(&codes::LIMIT_WITHOUT_IDENTITY, &claim, &unknown);
+        check(&codes::LIMIT_WITHOUT_IDENTITY, &format!("{claim}- name: jwt\n"), &[]);
+        check(&codes::LIMIT_WITHOUT_IDENTITY, &limit("ip"), &[]);
     }
 
     #[test]
