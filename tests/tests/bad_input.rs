@@ -62,9 +62,9 @@ fn place() -> Place {
     ]
     .iter()
     .fold(String::new(), |mut out, (path, plugin)| {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "  - {{ name: {path}, paths: [/{path}], strip_path: false, plugins: [{{ name: {plugin} }}] }}\n"
+            "  - {{ name: {path}, paths: [/{path}], strip_path: false, plugins: [{{ name: {plugin} }}] }}"
         );
         out
     });

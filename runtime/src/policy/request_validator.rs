@@ -2,6 +2,7 @@
 
 use jsonschema::{Draft, Validator};
 
+use super::validation::document::Reported;
 use super::validation::params::{Parameter, Place, Shape, Style};
 use super::validation::{self, Finding, body_value, document, findings, problem, summary};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
@@ -249,18 +250,18 @@ fn schema(
     field: &str,
     draft: Draft,
     cx: &mut Cx<'_>,
-) -> Result<Option<(Validator, serde_json::Value)>, ()> {
+) -> Result<Option<(Validator, serde_json::Value)>, Reported> {
     let Some(document) = document::read(config, field, cx)? else { return Ok(None) };
     if !(document.value.is_object() || document.value.is_boolean()) {
         cx.report(&codes::INVALID_VALUE, document.span(""), "a JSON schema is an object, `true` or `false`");
-        return Err(());
+        return Err(Reported);
     }
     let own = document.value.get("$schema").is_some();
     match validation::validator(&document.value, (!own).then_some(draft)) {
         Ok(validator) => Ok(Some((validator, document.value))),
         Err(error) => {
             document.report("", &error, cx);
-            Err(())
+            Err(Reported)
         }
     }
 }

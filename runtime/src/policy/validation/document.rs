@@ -21,8 +21,15 @@ enum Written {
     Text(Span),
 }
 
-/// The document in a field, if the field is given; `Err` after it was reported.
-pub fn read(config: &Record, field: &str, cx: &mut Cx<'_>) -> Result<Option<Document>, ()> {
+/// What is wrong was reported.
+#[derive(Debug)]
+pub struct Reported;
+
+/// The document in a field, if the field is given.
+///
+/// # Errors
+/// It is neither JSON nor YAML.
+pub fn read(config: &Record, field: &str, cx: &mut Cx<'_>) -> Result<Option<Document>, Reported> {
     let Some(found) = config.get(field) else { return Ok(None) };
     let span = found.value.span;
     match &found.value.value {
@@ -32,7 +39,7 @@ pub fn read(config: &Record, field: &str, cx: &mut Cx<'_>) -> Result<Option<Docu
             Err(what) => {
                 let message = format!("`{field}` is neither JSON nor YAML: {what}");
                 cx.report(&codes::INVALID_VALUE, span, message);
-                Err(())
+                Err(Reported)
             }
         },
         value => {

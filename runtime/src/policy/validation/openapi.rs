@@ -62,7 +62,7 @@ pub fn compile(document: &Document, responses: bool, cx: &mut Cx<'_>) -> Option<
     if old {
         modernise(&mut requests);
     }
-    let mut answers = responses.then(|| requests.clone()).unwrap_or_default();
+    let mut answers = if responses { requests.clone() } else { Value::Null };
     drop_required(&mut requests, "readOnly");
     drop_required(&mut answers, "writeOnly");
     let mut compiler = Compiler { document, good: true, cx };
