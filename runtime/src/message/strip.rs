@@ -101,7 +101,7 @@ mod tests {
             let same = |name: &&str| name.bytes().map(fold).eq(spelt.iter().copied().map(fold));
             assert_eq!(
                 set.contains(&spelt),
-                NAMES.iter().any(|n| same(&n)),
+                NAMES.iter().any(same),
                 "{}",
                 String::from_utf8_lossy(&spelt)
             );

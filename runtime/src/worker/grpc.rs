@@ -44,7 +44,7 @@ pub async fn serve(
     watch: Watch,
     kind: Kind,
 ) -> Response<Outgoing> {
-    let patience = super::h1::service_read_timeout(&x).max(Duration::from_millis(1));
+    let patience = super::relay::service_read_timeout(&x).max(Duration::from_millis(1));
     let watch = Rc::new(watch);
     let limit = x.snapshot.gateway.limits.body;
     let origin = match x.body.clone() {
@@ -96,7 +96,7 @@ pub async fn whole(
     limit: usize,
 ) -> Result<(Vec<u8>, Fields), Option<ProxyError>> {
     let watch = Rc::new(watch);
-    let patience = super::h1::service_read_timeout(x).max(Duration::from_millis(1));
+    let patience = super::relay::service_read_timeout(x).max(Duration::from_millis(1));
     let source = Source::new(Origin::Whole(body), 0, Rc::clone(&watch), patience, x.snapshot.clone());
     let kind = Kind { te_trailers: true, ..Kind::default() };
     let sent = send(w, x, &source, &watch, kind).await;

@@ -20,11 +20,11 @@ use super::filtering::Filtering;
 use super::forward::{Failure, Forward};
 use super::grpc;
 use super::guard::Guarded;
-use super::h1::known_length;
 use super::held::Held;
 use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
+use super::relay::known_length;
 use super::request_body::{headers_of, trailers_of};
 use super::respond::{self, Ending};
 use super::source::{BodySource as _, H2Body};
@@ -446,7 +446,7 @@ impl Streamed {
                 if forward.response_done() {
                     self.end(false);
                 } else if let Some(x) = &self.x {
-                    self.watch.arm(super::h1::service_read_timeout(x));
+                    self.watch.arm(super::relay::service_read_timeout(x));
                 }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod proxy_status;
+pub mod relay;
 pub mod request_body;
 pub mod respond;
 pub mod run;

@@ -115,7 +115,7 @@ fn established(
     x.response.status = 200;
     respond::proxied(&mut x);
     let head = h2::head(&x);
-    let idle = super::h1::service_read_timeout(&x);
+    let idle = super::relay::service_read_timeout(&x);
     x.let_go_of_config();
     tokio::task::spawn_local(async move {
         // Without the stream there is nobody to speak to: the exchange is logged as left by its client.
