@@ -99,12 +99,7 @@ mod tests {
                 }
             }
             let same = |name: &&str| name.bytes().map(fold).eq(spelt.iter().copied().map(fold));
-            assert_eq!(
-                set.contains(&spelt),
-                NAMES.iter().any(same),
-                "{}",
-                String::from_utf8_lossy(&spelt)
-            );
+            assert_eq!(set.contains(&spelt), NAMES.iter().any(same), "{}", String::from_utf8_lossy(&spelt));
             let mut fields = Fields::default();
             fields.push(b"Accept", b"a");
             fields.push(&spelt, b"v");
