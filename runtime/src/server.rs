@@ -146,6 +146,7 @@ impl SinkParts {
 /// Asks for every service's and target's name now, so that no request has to wait for it.
 fn resolve_ahead(common: &Common) {
     let snapshot = common.publisher.current();
+    common.resolver.use_servers(&snapshot.gateway.dns_servers);
     for target in snapshot.upstreams.iter().flat_map(|u| &u.targets) {
         let _ = common.resolver.lookup(&target.host, target.port);
     }

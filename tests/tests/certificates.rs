@@ -173,3 +173,80 @@ fn sessions_are_resumed_after_a_reload() {
     gw.signal(Signal::TERM);
     assert_eq!(gw.ended().0.code(), Some(0));
 }
+
+/// A line of base64 of 80 bytes, as HAProxy takes them.
+fn ticket_key(n: char) -> String {
+    format!("{}AAA=\n", n.to_string().repeat(104))
+}
+
+#[test]
+fn sessions_are_resumed_by_every_gateway_that_has_the_key() {
+    let upstream = Upstream::start();
+    let authority = Authority::new();
+    let leaf = authority.leaf();
+    let start = |keys: &str| {
+        let files = [("cert.pem", leaf.cert.as_str()), ("key.pem", leaf.key.as_str()), ("tickets", keys)];
+        let gw = Serving::start_with(&config(&upstream), &files, TLS, &[]);
+        let path = gw.path("tickets");
+        let with = format!("{}gateway: {{tls: {{ticket_keys: [{}]}}}}\n", config(&upstream), path.display());
+        let mut gw = gw;
+        assert!(gw.reload(&with), "{}", gw.log());
+        (gw, with)
+    };
+    let (mut first, with) = start(&ticket_key('A'));
+    let (second, _) = start(&ticket_key('A'));
+    let (third, _) = start(&ticket_key('B'));
+    let client = authority.client();
+    let kind = |gw: &Serving, client| visit(gw.https, client).expect("a handshake").1;
+    assert_eq!(kind(&first, &client), HandshakeKind::Full);
+    assert_eq!(kind(&second, &client), HandshakeKind::Resumed);
+    assert_eq!(kind(&third, &client), HandshakeKind::Full, "it has another key");
+    // Rotated: the old key only opens now, and what the new one seals is unknown to the other gateway.
+    let client = authority.client();
+    assert_eq!(kind(&second, &client), HandshakeKind::Full);
+    first.write("tickets", &(ticket_key('C') + &ticket_key('A')));
+    assert!(first.reload(&with), "{}", first.log());
+    assert_eq!(kind(&first, &client), HandshakeKind::Resumed);
+    // A broken file changes nothing.
+    first.write("tickets", "too short");
+    assert!(!first.reload(&with));
+    assert!(first.log().contains("expected 48 or 80 random bytes"), "{}", first.log());
+    assert!(!first.log().contains("too short"), "what is in the file is a secret");
+    assert!(matches!(kind(&first, &client), HandshakeKind::Resumed));
+}
+
+/// The same with a client that others wrote.
+#[test]
+fn openssl_resumes_a_session_of_another_gateway() {
+    let upstream = Upstream::start();
+    let leaf = Authority::new().leaf();
+    let key = ticket_key('A');
+    let files = [("cert.pem", leaf.cert.as_str()), ("key.pem", leaf.key.as_str()), ("tickets", key.as_str())];
+    let start = || {
+        let mut gw = Serving::start_with(&config(&upstream), &files, TLS, &[]);
+        let keys = gw.path("tickets");
+        let with = format!("{}gateway: {{tls: {{ticket_keys: [{}]}}}}\n", config(&upstream), keys.display());
+        assert!(gw.reload(&with), "{}", gw.log());
+        gw
+    };
+    let (first, second) = (start(), start());
+    let session = first.path("session");
+    let client = |gw: &Serving, option: &str, version: &str| {
+        let command = format!(
+            "(printf 'GET / HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1) | \
+             openssl s_client -connect {} -servername localhost {version} {option} {} 2>&1",
+            gw.https,
+            session.display()
+        );
+        let output =
+            std::process::Command::new("sh").args(["-c", &command]).output().expect("there is a shell");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for version in ["-tls1_3", "-tls1_2"] {
+        let new = client(&first, "-sess_out", version);
+        assert!(!new.contains("not found"), "openssl is not installed: {new}");
+        assert!(new.contains("New, TLS"), "{new}");
+        let resumed = client(&second, "-sess_in", version);
+        assert!(resumed.contains("Reused, TLS"), "{version}: {resumed}");
+    }
+}

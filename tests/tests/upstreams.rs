@@ -20,6 +20,8 @@ struct Backend {
     status: Arc<AtomicU16>,
     /// What `/health` answers.
     health: Arc<AtomicU16>,
+    /// Seconds of `Retry-After`, 0 for none.
+    retry_after: Arc<AtomicU16>,
     probes: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
@@ -36,12 +38,14 @@ impl Backend {
             port: listener.local_addr().expect("it is bound").port(),
             status: Arc::new(AtomicU16::new(200)),
             health: Arc::new(AtomicU16::new(200)),
+            retry_after: Arc::default(),
             probes: Arc::default(),
             stop: Arc::default(),
             open: Arc::default(),
         };
         let (status, health, probes) =
             (Arc::clone(&backend.status), Arc::clone(&backend.health), Arc::clone(&backend.probes));
+        let retry_after = Arc::clone(&backend.retry_after);
         let (stop, open) = (Arc::clone(&backend.stop), Arc::clone(&backend.open));
         let name = name.to_owned();
         std::thread::spawn(move || {
@@ -52,8 +56,8 @@ impl Backend {
                 let Ok(stream) = stream else { continue };
                 open.lock().expect("no thread panics").extend(stream.try_clone());
                 let (name, status, health) = (name.clone(), Arc::clone(&status), Arc::clone(&health));
-                let probes = Arc::clone(&probes);
-                std::thread::spawn(move || serve(stream, &name, &status, &health, &probes));
+                let (probes, retry_after) = (Arc::clone(&probes), Arc::clone(&retry_after));
+                std::thread::spawn(move || serve(stream, &name, &status, &health, &retry_after, &probes));
             }
         });
         backend
@@ -74,7 +78,14 @@ impl Backend {
     }
 }
 
-fn serve(stream: TcpStream, name: &str, status: &AtomicU16, health: &AtomicU16, probes: &AtomicU32) {
+fn serve(
+    stream: TcpStream,
+    name: &str,
+    status: &AtomicU16,
+    health: &AtomicU16,
+    retry_after: &AtomicU16,
+    probes: &AtomicU32,
+) {
     let mut reader = BufReader::new(stream);
     loop {
         let (mut path, mut host, mut length) = (String::new(), String::new(), 0);
@@ -108,8 +119,15 @@ fn serve(stream: TcpStream, name: &str, status: &AtomicU16, health: &AtomicU16, 
             }
             _ => status.load(Ordering::Relaxed),
         };
+        if let Some(ms) = path.strip_prefix("/slow/") {
+            std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
+        }
         let body = format!("{name} {host}");
-        let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let rest = match retry_after.load(Ordering::Relaxed) {
+            0 => String::new(),
+            seconds => format!("Retry-After: {seconds}\r\n"),
+        };
+        let answer = format!("HTTP/1.1 {code} X\r\n{rest}Content-Length: {}\r\n\r\n{body}", body.len());
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -420,4 +438,66 @@ fn health_and_probes_go_with_a_reload() {
     gateway.until("the new config's probes run", |_| b.probes.load(Ordering::Relaxed) > 2);
     b.health.store(200, Ordering::Relaxed);
     gateway.until("and bring a target back", |g| g.tally(6) == counts(&[("a", 2), ("b", 2), ("c", 2)]));
+}
+
+fn metric(gateway: &Gateway, series: &str) -> u64 {
+    let metrics = ask(gateway.admin, "GET", "/metrics", "").body;
+    let line = metrics.lines().find_map(|l| l.strip_prefix(series));
+    line.and_then(|v| v.trim().parse().ok()).unwrap_or_else(|| panic!("there is `{series}`:\n{metrics}"))
+}
+
+#[test]
+fn a_circuit_breaker_refuses_at_once_what_is_too_much() {
+    let a = Backend::start("a");
+    for (limits, refused_by, served) in [
+        ("max_requests: 2", "requests", 2),
+        ("max_connections: 2", "connections", 2),
+        ("max_requests: 2, max_pending: 1, pending_timeout: 10", "pending", 3),
+    ] {
+        let upstream =
+            format!("- {{ name: u, targets: [{}], circuit_breaker: {{ {limits} }} }}\n", target(&a, 1));
+        let gateway = Gateway::start(&upstream, "2");
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let ask = || gateway.ask("GET", "/slow/1500", "").status;
+            let clients: Vec<_> = (0..6).map(|_| scope.spawn(ask)).collect();
+            clients.into_iter().map(|c| c.join().expect("no client panics")).collect()
+        });
+        let ok = statuses.iter().filter(|s| **s == 200).count();
+        assert_eq!(ok, served, "{limits}: {statuses:?}");
+        assert!(statuses.iter().all(|s| matches!(s, 200 | 503)), "{limits}: {statuses:?}");
+        let series = format!("gw_upstream_refused_total{{upstream=\"u\",limit=\"{refused_by}\"}}");
+        assert_eq!(metric(&gateway, &series), 6 - served as u64);
+        assert_eq!(gateway.get().status, 200, "there is room again");
+        gateway.until("nothing is counted that is over", |g| {
+            metric(g, "gw_upstream_requests{upstream=\"u\",state=\"in_flight\"}") == 0
+        });
+    }
+}
+
+#[test]
+fn errors_in_a_row_eject_a_target_for_a_while() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let targets = [target(&a, 1), target(&b, 1)].join(", ");
+    let rules = "outlier_ejection: { consecutive_errors: 3, time: 1 }";
+    let gateway = Gateway::start(&format!("- {{ name: u, targets: [{targets}], {rules} }}\n"), "2");
+    b.status.store(503, Ordering::Relaxed);
+    assert_eq!(gateway.tally(12), counts(&[("a", 9), ("503", 3)]));
+    assert_eq!(metric(&gateway, "gw_upstream_let_alone_total{upstream=\"u\",reason=\"ejected\"}"), 1);
+    let health = ask(gateway.admin, "GET", "/upstreams/u/health", "").body;
+    assert!(health.contains("\"UNHEALTHY\""), "{health}");
+    b.status.store(200, Ordering::Relaxed);
+    gateway.until("its time is over", |g| g.tally(4) == counts(&[("a", 2), ("b", 2)]));
+}
+
+#[test]
+fn a_target_that_asks_for_a_rest_gets_it() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let targets = [target(&a, 1), target(&b, 1)].join(", ");
+    let gateway =
+        Gateway::start(&format!("- {{ name: u, targets: [{targets}], retry_after_max: 1 }}\n"), "1");
+    b.status.store(503, Ordering::Relaxed);
+    b.retry_after.store(600, Ordering::Relaxed);
+    assert_eq!(gateway.tally(10), counts(&[("a", 9), ("503", 1)]));
+    b.status.store(200, Ordering::Relaxed);
+    gateway.until("its rest is bounded", |g| g.tally(4).contains_key("b"));
 }

@@ -8,7 +8,8 @@ use crate::message::FieldName;
 use crate::model::schema::{Record, Val};
 use crate::model::{Model, Upstream};
 use crate::snapshot::upstream::{
-    ActiveChecks, Algorithm, HashInput, PassiveChecks, ProbeKind, TargetConfig, Thresholds, UpstreamConfig,
+    ActiveChecks, Algorithm, Breaker, HashInput, Outlier, PassiveChecks, ProbeKind, TargetConfig, Thresholds,
+    UpstreamConfig,
 };
 
 /// Makes the table of upstreams. Targets of weight 0 are left out: they get no requests.
@@ -48,9 +49,15 @@ fn upstream(u: &Upstream) -> UpstreamConfig {
         cookie_path: r.str("hash_on_cookie_path").unwrap_or("/").to_owned(),
         slots: r.int("slots").and_then(|n| u32::try_from(n).ok()).unwrap_or(10_000),
         host_header: r.str("host_header").map(str::to_owned),
+        use_srv_name: r.bool("use_srv_name"),
         active: active(checks.record("active").unwrap_or(&none)),
         passive: passive(checks.record("passive").unwrap_or(&none)),
         threshold: checks.num("threshold").unwrap_or(0.0),
+        slow_start: seconds(r, "slow_start").unwrap_or_default(),
+        // Defaults of a record are there even where the record is not.
+        outlier: r.record("outlier_ejection").filter(|_| r.given("outlier_ejection")).map(outlier),
+        breaker: r.record("circuit_breaker").map(breaker).unwrap_or_default(),
+        retry_after: seconds(r, "retry_after_max").unwrap_or_default(),
         targets: Box::default(),
     }
 }
@@ -112,12 +119,38 @@ fn passive(r: &Record) -> PassiveChecks {
     }
 }
 
+fn whole(r: &Record, name: &str) -> u32 {
+    r.int(name).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}
+
+fn outlier(r: &Record) -> Outlier {
+    Outlier {
+        consecutive_errors: whole(r, "consecutive_errors"),
+        stdev_factor: r.num("success_rate_deviations").unwrap_or(0.0),
+        hosts_min: whole(r, "success_rate_targets"),
+        requests_min: whole(r, "success_rate_requests"),
+        interval: seconds(r, "interval").unwrap_or_default(),
+        base: seconds(r, "time").unwrap_or_default(),
+        max: seconds(r, "max_time").unwrap_or_default(),
+        max_percent: whole(r, "max_percent"),
+    }
+}
+
+fn breaker(r: &Record) -> Breaker {
+    Breaker {
+        requests: whole(r, "max_requests"),
+        connections: whole(r, "max_connections"),
+        pending: whole(r, "max_pending"),
+        wait: seconds(r, "pending_timeout").unwrap_or_default(),
+    }
+}
+
 fn seconds(r: &Record, name: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(r.num(name)?).ok()
 }
 
 fn thresholds(healthy: &Record, unhealthy: &Record) -> Thresholds {
-    let count = |r: &Record, name: &str| r.int(name).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let count = whole;
     let statuses = |r: &Record| {
         let int = |v: &Val| match v {
             Val::Int(n) => u16::try_from(*n).ok(),

@@ -193,7 +193,7 @@ async fn body(forward: &mut Forward<NoBody>, watch: &Watch, limit: usize) -> Res
 
 fn why(error: &ProxyError) -> CallError {
     match error {
-        ProxyError::NoTarget(NoTarget::NoPeer) => CallError::TargetsDown,
+        ProxyError::NoTarget(NoTarget::NoPeer | NoTarget::Full) => CallError::TargetsDown,
         ProxyError::NoTarget(NoTarget::Name) => CallError::Unresolved,
         ProxyError::NoTarget(NoTarget::Private) => CallError::Private,
         ProxyError::Connect(ConnectError::Timeout)

@@ -21,6 +21,8 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     pub tls: TlsSettings,
     pub admin: Option<SocketAddr>,
+    /// Name servers to ask; empty for the system's.
+    pub dns_servers: Vec<SocketAddr>,
     pub access_log: AccessLog,
     /// Where counters of limits of a day and longer survive a restart.
     pub counter_file: Option<PathBuf>,
@@ -151,6 +153,8 @@ pub struct TlsSettings {
     pub upstream_ca: Option<CaFile>,
     pub client_auth: ClientAuth,
     pub client_ca: Option<PathBuf>,
+    /// Files with keys of session tickets, which other gateways may have too; without any they are random.
+    pub ticket_keys: Vec<PathBuf>,
 }
 
 /// A file with authorities.
@@ -229,6 +233,7 @@ impl Default for Gateway {
             timeouts: Timeouts::default(),
             tls: TlsSettings::default(),
             admin: None,
+            dns_servers: Vec::new(),
             access_log: AccessLog::default(),
             counter_file: None,
             redis_url: None,

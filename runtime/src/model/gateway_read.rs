@@ -30,6 +30,7 @@ pub const FIELDS: &[Field] = &[
     Field::new("limits", Kind::Record(LIMITS), "Bounds on size and count; what is beyond them is refused.").default("{}"),
     Field::new("timeouts", Kind::Record(TIMEOUTS), "How long anything may take, in milliseconds.").default("{}"),
     Field::new("tls", Kind::Record(TLS), "TLS towards clients and upstreams.").default("{}"),
+    Field::new("dns", Kind::Record(DNS), "How names of services and targets are looked up.").default("{}"),
     Field::new("admin", TEXT, "Address and port of the status and metrics endpoint: `127.0.0.1:8001`."),
     Field::new("access_log", TEXT, "Where one JSON line a request goes: `stdout`, `off`, or a file.").default("\"off\""),
     Field::new("counter_file", TEXT, "File in which the local counters of limits of a day or longer survive a restart; written once a second. Without it they begin anew."),
@@ -98,7 +99,23 @@ const TLS: &[Field] = &[
     )
     .default("\"none\""),
     Field::new("client_ca", TEXT, "File with the authorities of client certificates."),
+    Field::new(
+        "ticket_keys",
+        Kind::List(&TEXT),
+        "Files with the keys of session tickets, so that clients resume their sessions with any gateway that has them: 48 \
+         or 80 random bytes each, or lines of so many in base64. The first key seals, the others still open. They are read \
+         again at every reload, and with `--watch` when they change. Without any, keys are random and change by themselves.",
+    )
+    .default("[]"),
 ];
+
+const DNS: &[Field] = &[Field::new(
+    "servers",
+    Kind::List(&TEXT),
+    "Name servers to ask, `ADDRESS` or `ADDRESS:PORT`, in this order; three at most. By default those of \
+     `/etc/resolv.conf` are asked for SRV records and times to live, and the system for addresses.",
+)
+.default("[]")];
 
 const LISTENER: &[Field] = &[
     Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`; or a Unix socket: `unix:/run/gw.sock`.").required(),
@@ -153,8 +170,12 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
         drain: record.num("drain").map_or(defaults.drain, Duration::from_secs_f64),
         listeners: Vec::new(),
         admin: None,
+        dns_servers: Vec::new(),
         redis_url: None,
     };
+    if let Some(dns) = record.record("dns") {
+        gateway.dns_servers = dns_servers(reader, &dns.strings("servers"));
+    }
     if let Some(admin) = record.spanned_str("admin") {
         gateway.admin = address(reader, &admin, admin.span, "`admin`");
     }
@@ -165,6 +186,23 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
         }
     }
     (gateway, read.record)
+}
+
+fn dns_servers(reader: &mut Reader<'_, '_>, texts: &[Spanned<String>]) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for text in texts {
+        let with_port = text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+        match with_port.or_else(|| text.parse().ok()) {
+            Some(server) if all.len() < 3 => all.push(server),
+            found => {
+                let what = if found.is_some() { "three servers at most" } else { "expected an IP address" };
+                let message = format!("`servers`: {what}");
+                let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, text.span, message);
+                reader.diags.push(diagnostic.help("write `10.0.0.53` or `10.0.0.53:5353`"));
+            }
+        }
+    }
+    all
 }
 
 fn size(record: &Record, field: &str, default: usize) -> usize {
@@ -222,6 +260,7 @@ fn tls(record: &Record) -> TlsSettings {
             _ => ClientAuth::None,
         },
         client_ca: path("client_ca"),
+        ticket_keys: record.strings("ticket_keys").iter().map(|s| PathBuf::from(&s.value)).collect(),
     }
 }
 

@@ -36,6 +36,7 @@ pub mod limit_by;
 pub mod limit_notes;
 pub mod limiting;
 pub mod media;
+pub mod mirror;
 pub mod mtls_auth;
 pub mod oas_validation;
 pub mod oauth2_introspection;

@@ -55,6 +55,7 @@ pub const ORDER: &[&str] = &[
     "compression",   // gw: the last change of a body
     "gateway-keys",  // gw: answers instead of the upstream
     "request-termination", // 2: answers instead of the upstream
+    "mirror",        // gw: copies what the service gets, so nothing comes after it
 ];
 
 /// Where a policy stands in the order.

@@ -106,6 +106,7 @@ policies! {
     OpenIdConnect(openid_connect::OpenIdConnect);
     Introspection(oauth2_introspection::Introspection);
     LdapAuth(ldap_auth::LdapAuth);
+    Mirror(mirror::Mirror);
     MtlsAuth(mtls_auth::MtlsAuth);
     RateLimiting(rate_limiting::RateLimiting);
     ProxyCache(proxy_cache::ProxyCache);

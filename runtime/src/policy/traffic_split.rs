@@ -271,7 +271,8 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-fn service(record: &Record, cx: &mut Cx<'_>) -> Option<ServiceId> {
+/// The service that the field `service` names; one that does not exist is reported.
+pub(super) fn service(record: &Record, cx: &mut Cx<'_>) -> Option<ServiceId> {
     let name = record.spanned_str("service")?;
     let model = cx.model;
     if let Some(CallTo::Service(id)) = CallTo::service(model, &name) {

@@ -19,12 +19,58 @@ pub struct UpstreamConfig {
     pub slots: u32,
     /// The `Host` that targets get instead of their own name.
     pub host_header: Option<String>,
+    /// A target whose address comes from an SRV record is called by the name in it.
+    pub use_srv_name: bool,
     pub active: ActiveChecks,
     pub passive: PassiveChecks,
     /// Least share of weight that must be available, in percent; below it the whole upstream is out.
     pub threshold: f64,
+    /// How long the weight of a target that is new or recovered takes to ramp up; zero is not at all.
+    pub slow_start: Duration,
+    pub outlier: Option<Outlier>,
+    pub breaker: Breaker,
+    /// How long a target that answers 429 or 503 with `Retry-After` is let alone at most; zero is not at all.
+    pub retry_after: Duration,
     /// Targets with weight above 0.
     pub targets: Box<[TargetConfig]>,
+}
+
+/// When a target is ejected because its answers are worse than those of its siblings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outlier {
+    /// Gateway errors in a row; 0 is never.
+    pub consecutive_errors: u32,
+    /// Standard deviations below the mean success rate; 0 is never.
+    pub stdev_factor: f64,
+    /// Targets that must have `requests_min` answers in the interval for rates to be compared.
+    pub hosts_min: u32,
+    pub requests_min: u32,
+    /// How often rates are compared.
+    pub interval: Duration,
+    /// How long the first ejection is; each further one is longer by as much, up to `max`.
+    pub base: Duration,
+    pub max: Duration,
+    /// Most of the targets that may be out at the same time, in percent; one may be in any case.
+    pub max_percent: u32,
+}
+
+/// Bounds on what an upstream gets at the same time; 0 is no bound.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Breaker {
+    /// Requests in flight at all targets.
+    pub requests: u32,
+    /// Connections in use at any one target.
+    pub connections: u32,
+    /// Requests that may wait for room, where 0 is none, and how long.
+    pub pending: u32,
+    pub wait: Duration,
+}
+
+impl Breaker {
+    /// Whether anything is bounded.
+    pub fn is_on(&self) -> bool {
+        self.requests > 0 || self.connections > 0
+    }
 }
 
 /// How a target is picked.

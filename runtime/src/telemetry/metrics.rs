@@ -11,8 +11,10 @@ use ahash::AHashMap;
 use crate::exchange::Exchange;
 use crate::overload;
 use crate::policy::limit_notes::Verdict;
+use crate::policy::{Step, mirror};
 use crate::provider::{Provider, Providers};
 use crate::snapshot::Labels;
+use crate::snapshot::upstream::UpstreamConfig;
 use crate::worker::respond::Ending;
 
 /// Bounds in ms of the time spent in the gateway.
@@ -214,8 +216,29 @@ impl Metrics {
             }
         }
         self.targets(&mut out);
+        self.upstreams(&mut out);
+        self.mirrors(&mut out);
         self.providers(&mut out);
         out
+    }
+
+    /// What became of copies of requests, where any plugin makes some.
+    fn mirrors(&self, out: &mut String) {
+        let snapshot = self.common.publisher.current();
+        if !snapshot.steps.iter().any(|s| matches!(s, Step::Mirror(_))) {
+            return;
+        }
+        let counts = snapshot.shared.get::<mirror::Counts>();
+        let name = "gw_mirrored_requests_total";
+        head(out, name, "counter", "copies of requests to other services, by result");
+        for (result, n) in [
+            ("answered", &counts.answered),
+            ("failed", &counts.failed),
+            ("dropped", &counts.dropped),
+            ("uncopied", &counts.uncopied),
+        ] {
+            let _ = writeln!(out, "{name}{{result=\"{result}\"}} {}", n.load(Ordering::Relaxed));
+        }
     }
 
     /// What became of asking identity providers for their keys.
@@ -278,6 +301,55 @@ impl Metrics {
                          address=\"{address}\",state=\"{state}\",subsystem=\"http\"}} {}",
                         u8::from(t.state == state)
                     );
+                }
+            }
+        }
+    }
+
+    /// What circuit breakers and ejections did, for upstreams that have any.
+    fn upstreams(&self, out: &mut String) {
+        let snapshot = self.common.publisher.current();
+        let known = |u| self.common.rings.get(u, &self.common.resolver).ring;
+        let with = |holds: fn(&UpstreamConfig) -> bool| {
+            snapshot
+                .upstreams
+                .iter()
+                .filter(|u| holds(u))
+                .map(|u| (escape(&u.name), known(u)))
+                .collect::<Vec<_>>()
+        };
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let breakers = with(|u| u.breaker.is_on());
+        if !breakers.is_empty() {
+            head(out, "gw_upstream_requests", "gauge", "requests that a circuit breaker counts");
+            for (name, ring) in &breakers {
+                let (in_flight, pending) = ring.known.gate.load();
+                for (state, n) in [("in_flight", in_flight), ("pending", pending)] {
+                    let _ =
+                        writeln!(out, "gw_upstream_requests{{upstream=\"{name}\",state=\"{state}\"}} {n}");
+                }
+            }
+            let name = "gw_upstream_refused_total";
+            head(out, name, "counter", "requests that a circuit breaker refused, by the limit");
+            for (upstream, ring) in &breakers {
+                let gate = &ring.known.gate;
+                for (limit, n) in [
+                    ("requests", &gate.refused_requests),
+                    ("connections", &gate.refused_connections),
+                    ("pending", &gate.refused_pending),
+                ] {
+                    let _ = writeln!(out, "{name}{{upstream=\"{upstream}\",limit=\"{limit}\"}} {}", load(n));
+                }
+            }
+        }
+        let alone = with(|u| u.outlier.is_some() || !u.retry_after.is_zero());
+        if !alone.is_empty() {
+            let name = "gw_upstream_let_alone_total";
+            head(out, name, "counter", "targets let alone for a while, by the reason");
+            for (upstream, ring) in &alone {
+                for (reason, n) in [("ejected", &ring.known.ejections), ("retry_after", &ring.known.rests)] {
+                    let _ =
+                        writeln!(out, "{name}{{upstream=\"{upstream}\",reason=\"{reason}\"}} {}", load(n));
                 }
             }
         }

@@ -9,7 +9,8 @@ use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 
-use super::{ClientSettings, client_config_with, system_roots};
+use super::tickets::{Secret, SharedTickets};
+use super::{ClientSettings, client_config_with, invalid, system_roots};
 
 type Digest = [u8; 32];
 
@@ -18,17 +19,20 @@ type Digest = [u8; 32];
 pub struct Tickets(Mutex<Option<(Digest, Arc<dyn ProducesTickets>)>>);
 
 impl Tickets {
-    /// The keys for these rules about client certificates. New rules get new keys: a ticket from before them must not
-    /// spare a client the check.
-    pub fn get(&self, rules: &[u8]) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-        let digest = digest([rules]);
+    /// The keys for these rules about client certificates: made of `secrets`, or of chance where there are none. New
+    /// rules get new keys: a ticket from before them must not spare a client the check.
+    pub fn get(&self, rules: &[u8], secrets: &[Secret]) -> io::Result<Arc<dyn ProducesTickets>> {
+        let digest = digest([rules].into_iter().chain(secrets.iter().map(Vec::as_slice)));
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, keys)) = &*current
             && *of == digest
         {
             return Ok(Arc::clone(keys));
         }
-        let keys = aws_lc_rs::Ticketer::new()?;
+        let keys = match secrets {
+            [] => aws_lc_rs::Ticketer::new().map_err(|e| invalid("session tickets", e))?,
+            secrets => SharedTickets::new(secrets, rules)?,
+        };
         *current = Some((digest, Arc::clone(&keys)));
         Ok(keys)
     }
@@ -92,8 +96,12 @@ mod tests {
     #[test]
     fn ticket_keys_stay_until_the_rules_for_clients_change() {
         let all = Tickets::default();
-        let first = all.get(b"none").unwrap();
-        assert!(Arc::ptr_eq(&first, &all.get(b"none").unwrap()));
-        assert!(!Arc::ptr_eq(&first, &all.get(b"required").unwrap()));
+        let none = all.get(b"none", &[]).unwrap();
+        assert!(Arc::ptr_eq(&none, &all.get(b"none", &[]).unwrap()));
+        assert!(!Arc::ptr_eq(&none, &all.get(b"required", &[]).unwrap()));
+        let secret = [vec![1; 80]];
+        let shared = all.get(b"none", &secret).unwrap();
+        assert!(Arc::ptr_eq(&shared, &all.get(b"none", &secret).unwrap()));
+        assert!(!Arc::ptr_eq(&shared, &all.get(b"none", &[vec![2; 80]]).unwrap()));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod lasting;
 pub mod peer;
+pub mod tickets;
 
 use std::io;
 use std::path::Path;
@@ -125,7 +126,7 @@ pub fn server_config(
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     config.send_tls13_tickets = 2;
-    config.ticketer = tickets.get(&rules).map_err(|e| invalid("session tickets", e))?;
+    config.ticketer = tickets.get(&rules, &tickets::read(&settings.ticket_keys)?)?;
     Ok(Arc::new(config))
 }
 
@@ -263,3 +264,6 @@ impl ServerCertVerifier for Unverified {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,17 @@
 //! Host names to addresses, off the request path.
 //!
-//! One thread per process asks the system's resolver and keeps the answers. A request reads the table; only the very
-//! first request to a new name can find it empty and waits. While the resolver fails, the last good answer stays.
+//! One thread per process asks and keeps the answers. A request reads the table; only the very first request to a new
+//! name can find it empty and waits. While nobody answers, the last good answer stays.
+//!
+//! As Kong, gw asks for SRV records first, which name hosts, ports and weights, and then for addresses. It asks the name
+//! servers of `gateway.dns.servers`, or else those of `/etc/resolv.conf`; in the latter case addresses come from the
+//! system's resolver, which knows more than name servers do, and the servers only say how long they are good.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+mod ask;
+mod find;
+mod wire;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +24,6 @@ use tokio::sync::Notify;
 use super::unix;
 use crate::clock;
 
-/// How long an answer counts as fresh. The system's resolver does not tell the record's own time to live.
-const FRESH: Duration = Duration::from_secs(10);
 /// How soon a failed name is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -45,9 +51,25 @@ impl std::str::FromStr for Override {
     }
 }
 
+/// What a name stands for: an address, and what an SRV record says beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub ip: IpAddr,
+    pub srv: Option<Srv>,
+}
+
+/// What an SRV record says, which goes before the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Srv {
+    pub port: u16,
+    pub weight: u16,
+    /// The name of the host.
+    pub name: Arc<str>,
+}
+
 #[derive(Clone, Debug)]
 enum State {
-    Known(Arc<[IpAddr]>),
+    Known(Arc<[Found]>),
     Failed,
 }
 
@@ -71,6 +93,8 @@ pub struct Resolver {
     table: ArcSwap<AHashMap<String, State>>,
     version: AtomicU64,
     changed: Notify,
+    /// The servers that the config names; empty for the system's.
+    servers: ArcSwap<Vec<SocketAddr>>,
     ask: Mutex<Sender<String>>,
 }
 
@@ -83,6 +107,7 @@ impl Resolver {
             table: ArcSwap::default(),
             version: AtomicU64::new(1),
             changed: Notify::new(),
+            servers: ArcSwap::default(),
             ask: Mutex::new(ask),
         });
         let weak = Arc::downgrade(&resolver);
@@ -94,6 +119,24 @@ impl Resolver {
     /// Counts up whenever any answer changes.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Asks these servers from now on; none are the system's.
+    pub fn use_servers(&self, servers: &[SocketAddr]) {
+        if **self.servers.load() != servers {
+            self.servers.store(Arc::new(servers.to_vec()));
+            // What others said is asked anew, and stays until there is an answer.
+            let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = ask.send(String::new());
+        }
+    }
+
+    /// What SRV records say of the addresses of [`Resolver::lookup`], in the same order; `None` where there are none.
+    pub fn records(&self, host: &str) -> Option<Arc<[Found]>> {
+        match self.table.load().get(host) {
+            Some(State::Known(found)) if found.iter().any(|f| f.srv.is_some()) => Some(Arc::clone(found)),
+            _ => None,
+        }
     }
 
     /// Replaces the fixed answers.
@@ -121,8 +164,9 @@ impl Resolver {
             return ready(SocketAddr::new(ip, port));
         }
         match self.table.load().get(host) {
-            Some(State::Known(ips)) => {
-                Lookup::Ready(ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
+            Some(State::Known(found)) => {
+                let at = |f: &Found| SocketAddr::new(f.ip, f.srv.as_ref().map_or(port, |s| s.port));
+                Lookup::Ready(found.iter().map(at).collect())
             }
             Some(State::Failed) => Lookup::Failed,
             None => {
@@ -157,6 +201,7 @@ impl Resolver {
 
 fn run(resolver: &std::sync::Weak<Resolver>, asked: &mpsc::Receiver<String>) {
     let mut entries: AHashMap<String, Entry> = AHashMap::new();
+    let mut finder = find::Finder::default();
     loop {
         let next = entries.values().map(|e| e.ask_again).min();
         let wait =
@@ -169,13 +214,15 @@ fn run(resolver: &std::sync::Weak<Resolver>, asked: &mpsc::Receiver<String>) {
         let Some(resolver) = resolver.upgrade() else { return };
         let now = clock::monotonic();
         let due: Vec<String> = match name {
+            Some(n) if n.is_empty() => entries.keys().cloned().collect(),
             Some(n) if entries.contains_key(&n) => Vec::new(),
             Some(n) => vec![n],
             None => entries.iter().filter(|(_, e)| e.ask_again <= now).map(|(k, _)| k.clone()).collect(),
         };
         let mut changed = false;
+        finder.servers(&resolver.servers.load());
         for host in due {
-            changed |= refresh(&mut entries, host);
+            changed |= refresh(&mut entries, host, &mut finder);
         }
         if changed {
             resolver.publish(&entries);
@@ -183,21 +230,15 @@ fn run(resolver: &std::sync::Weak<Resolver>, asked: &mpsc::Receiver<String>) {
     }
 }
 
-/// Asks the system for one name; tells whether what is known of it changed.
-fn refresh(entries: &mut AHashMap<String, Entry>, host: String) -> bool {
-    let answer = (host.as_str(), 0_u16).to_socket_addrs().map(|all| {
-        let mut ips: Vec<IpAddr> = all.map(|a| a.ip()).collect();
-        // Loopback listeners are far more often on IPv4 alone, and Kong asks for A before AAAA.
-        ips.sort_by_key(IpAddr::is_ipv6);
-        ips.dedup();
-        ips
-    });
+/// Asks for one name; tells whether what is known of it changed.
+fn refresh(entries: &mut AHashMap<String, Entry>, host: String, finder: &mut find::Finder) -> bool {
+    let answer = finder.find(&host);
     let now = clock::monotonic();
     let old = entries.get(&host).map(|e| e.state.clone());
     let (state, again) = match (answer, &old) {
-        (Ok(ips), _) if !ips.is_empty() => (State::Known(ips.into()), FRESH),
+        (Some((found, fresh)), _) if !found.is_empty() => (State::Known(found.into()), fresh),
         // A stale answer beats none.
-        (_, Some(State::Known(ips))) => (State::Known(Arc::clone(ips)), RETRY),
+        (_, Some(State::Known(found))) => (State::Known(Arc::clone(found)), RETRY),
         _ => (State::Failed, RETRY),
     };
     let changed = match (&old, &state) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::snapshot::upstream::UpstreamConfig;
 use crate::worker::context::Common;
 
@@ -22,6 +23,7 @@ pub struct TargetView {
 /// The targets of an upstream, in the order of the config.
 pub fn view(common: &Common, upstream: &Arc<UpstreamConfig>) -> Vec<TargetView> {
     let ring = common.rings.get(upstream, &common.resolver).ring;
+    let now = clock::monotonic();
     let mut all = Vec::with_capacity(ring.peers.len());
     for (i, t) in upstream.targets.iter().enumerate() {
         let seen = |address, state| TargetView {
@@ -35,10 +37,10 @@ pub fn view(common: &Common, upstream: &Arc<UpstreamConfig>) -> Vec<TargetView> 
             all.push(seen(None, "dns_error"));
         }
         all.extend(peers.map(|p| {
-            let state = match (upstream.watched(), ring.is_available(p)) {
-                (false, _) => "healthchecks_off",
-                (true, true) => "healthy",
-                (true, false) => "unhealthy",
+            let state = match (ring.is_unwatched(), ring.is_available(p, now)) {
+                (true, _) => "healthchecks_off",
+                (false, true) => "healthy",
+                (false, false) => "unhealthy",
             };
             seen(Some(p.addr), state)
         }));

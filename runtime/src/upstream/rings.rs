@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::balance::outlier::Known;
 use super::balance::{Peer, PeerState, Ring};
-use super::dns::{Lookup, Resolver};
+use super::dns::{Found, Lookup, Resolver, Srv};
+use crate::clock;
 use crate::message::split_port;
 use crate::snapshot::Snapshot;
 use crate::snapshot::upstream::{TargetConfig, UpstreamConfig};
@@ -18,6 +20,7 @@ type Peers = AHashMap<(String, u16, SocketAddr), Arc<PeerState>>;
 #[derive(Default)]
 struct Entry {
     peers: Peers,
+    known: Arc<Known>,
     last: Option<Last>,
 }
 
@@ -35,14 +38,14 @@ struct Last {
 pub struct Rings(Mutex<AHashMap<String, Entry>>);
 
 /// A ring, and whether names of its targets are still being looked up.
-pub struct Found {
+pub struct Current {
     pub ring: Arc<Ring>,
     pub pending: bool,
 }
 
 impl Rings {
     /// The ring of an upstream as the resolver knows its targets now.
-    pub fn get(&self, upstream: &Arc<UpstreamConfig>, resolver: &Resolver) -> Found {
+    pub fn get(&self, upstream: &Arc<UpstreamConfig>, resolver: &Resolver) -> Current {
         let version = resolver.version();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Entry { last: Some(last), .. }) = all.get(&upstream.name)
@@ -50,32 +53,41 @@ impl Rings {
             && !last.pending
             && Arc::ptr_eq(&last.upstream, upstream)
         {
-            return Found { ring: Arc::clone(&last.ring), pending: false };
+            return Current { ring: Arc::clone(&last.ring), pending: false };
         }
         let entry = all.entry(upstream.name.clone()).or_default();
         let mut pending = false;
         let mut addresses = Vec::with_capacity(upstream.targets.len());
         for (i, t) in upstream.targets.iter().enumerate() {
             match resolver.lookup(&t.host, t.port) {
-                Lookup::Ready(addrs) => addresses.extend(preferred(&addrs).map(|a| (i, a))),
+                Lookup::Ready(addrs) => {
+                    let first = addresses.len();
+                    addresses.extend(preferred(&addrs).map(|addr| Address { target: i, addr, srv: None }));
+                    if let Some(records) = resolver.records(&t.host) {
+                        for a in &mut addresses[first..] {
+                            a.srv = srv_of(&records, a.addr);
+                        }
+                    }
+                }
                 Lookup::Pending => pending = true,
                 Lookup::Failed => {}
             }
         }
         let same = |ring: &Ring| {
-            let now = ring.peers.iter().map(|p| (p.target, p.addr));
-            *ring.upstream == **upstream && now.eq(addresses.iter().copied())
+            let now = ring.peers.iter().map(|p| (p.target, p.addr, p.weight));
+            let then = addresses.iter().map(|a| (a.target, a.addr, a.weight(upstream)));
+            *ring.upstream == **upstream && now.eq(then)
         };
         let ring = match entry.last.take() {
             // The same peers under the same config: shares go on where they were.
             Some(last) if same(&last.ring) => last.ring,
             old => {
                 drop(old);
-                Arc::new(build(upstream, &addresses, &mut entry.peers))
+                Arc::new(build(upstream, &addresses, &mut entry.peers, &entry.known))
             }
         };
         entry.last = Some(Last { ring: Arc::clone(&ring), upstream: Arc::clone(upstream), version, pending });
-        Found { ring, pending }
+        Current { ring, pending }
     }
 
     /// As [`Rings::get`], waiting at most `timeout` for names that were never looked up before, if no other target can
@@ -85,7 +97,7 @@ impl Rings {
         upstream: &Arc<UpstreamConfig>,
         resolver: &Resolver,
         timeout: Duration,
-    ) -> Found {
+    ) -> Current {
         let found = self.get(upstream, resolver);
         if !found.pending || !found.ring.peers.is_empty() {
             return found;
@@ -108,6 +120,26 @@ impl Rings {
     }
 }
 
+/// One address of a target.
+struct Address {
+    /// Index into [`UpstreamConfig::targets`].
+    target: usize,
+    addr: SocketAddr,
+    srv: Option<Srv>,
+}
+
+impl Address {
+    /// The weight, which an SRV record knows better than the config.
+    fn weight(&self, upstream: &UpstreamConfig) -> u32 {
+        self.srv.as_ref().map_or(upstream.targets[self.target].weight, |srv| u32::from(srv.weight))
+    }
+}
+
+fn srv_of(records: &[Found], addr: SocketAddr) -> Option<Srv> {
+    let says = |f: &&Found| f.ip == addr.ip() && f.srv.as_ref().is_some_and(|s| s.port == addr.port());
+    records.iter().find(says)?.srv.clone()
+}
+
 /// As Kong: the IPv6 addresses of a name count only where it has no others. A server on one family alone would
 /// otherwise refuse half of the requests.
 fn preferred(addrs: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> {
@@ -115,16 +147,35 @@ fn preferred(addrs: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> {
     addrs.iter().copied().filter(move |a| a.is_ipv4() || !has_v4)
 }
 
-fn build(upstream: &Arc<UpstreamConfig>, addresses: &[(usize, SocketAddr)], known: &mut Peers) -> Ring {
+fn build(
+    upstream: &Arc<UpstreamConfig>,
+    addresses: &[Address],
+    known: &mut Peers,
+    of_upstream: &Arc<Known>,
+) -> Ring {
+    // At the start all are new, and so are none.
+    let ramps = !upstream.slow_start.is_zero() && !known.is_empty();
     let mut peers = Vec::with_capacity(addresses.len());
-    for &(target, addr) in addresses {
+    for a in addresses {
+        let (target, addr) = (a.target, a.addr);
         let t = &upstream.targets[target];
-        let state = known.entry((t.host.clone(), t.port, addr)).or_default();
-        let (authorities, server_name) = names(upstream, t);
+        let state = known.entry((t.host.clone(), t.port, addr)).or_insert_with(|| {
+            let state = PeerState::default();
+            if ramps {
+                state.standing.start_ramp(clock::monotonic());
+            }
+            Arc::new(state)
+        });
+        let (authorities, server_name) = match a.srv.as_ref().filter(|_| upstream.use_srv_name) {
+            Some(srv) => {
+                names(upstream, &TargetConfig { host: srv.name.to_string(), port: srv.port, weight: 0 })
+            }
+            None => names(upstream, t),
+        };
         peers.push(Peer {
             target,
             addr,
-            weight: t.weight,
+            weight: a.weight(upstream),
             authorities,
             server_name,
             state: Arc::clone(state),
@@ -132,7 +183,7 @@ fn build(upstream: &Arc<UpstreamConfig>, addresses: &[(usize, SocketAddr)], know
     }
     // Those of addresses that are gone, unless an older ring is still in use.
     known.retain(|_, state| Arc::strong_count(state) > 1);
-    Ring::new(Arc::clone(upstream), peers)
+    Ring::new(Arc::clone(upstream), peers, Arc::clone(of_upstream))
 }
 
 /// The `Host` that a target gets over plain HTTP and over TLS, and its name for TLS.

@@ -3,15 +3,18 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use super::balance::breaker::{Full, Gate, Place};
 use super::balance::health::Outcome;
-use super::balance::{InFlight, Peer, hash_key, latency, xxhash32};
+use super::balance::outlier::Verdict;
+use super::balance::{InFlight, NoPeer, Peer, Pick, Ring, hash_key, latency, xxhash32};
 use super::connect::ConnectError;
 use super::dns::Lookup;
 use super::public::is_public;
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::message::names;
 use crate::snapshot::{Service, ServiceId, UpstreamId};
 use crate::worker::context::{SharedRing, Worker};
 use crate::worker::forward::Failure;
@@ -44,6 +47,8 @@ impl Choice {
 pub enum NoTarget {
     /// The upstream has no target that is available.
     NoPeer,
+    /// The upstream has as many requests as its circuit breaker allows.
+    Full,
     /// The host name cannot be resolved.
     Name,
     /// The host has an address that is not public, and the config did not name it.
@@ -75,6 +80,8 @@ pub struct Targets {
     addresses: Vec<SocketAddr>,
     /// The hash of the request, made once: a cookie that is set must not change with a retry.
     key: Option<u32>,
+    /// Of an upstream whose requests are bounded: the place among them.
+    place: Option<Arc<Place>>,
 }
 
 impl Targets {
@@ -115,19 +122,92 @@ impl Targets {
             None => 0,
         };
         self.key = Some(key);
-        let pick = ring.pick(key, &self.addresses, clock::monotonic()).ok_or(NoTarget::NoPeer)?;
+        let (pick, in_flight) = match ring.upstream.breaker.is_on() {
+            true => self.admit(&ring, key).await?,
+            false => ring.take(key, &self.addresses, None, clock::monotonic()).map_err(NoTarget::from)?,
+        };
         let peer = &ring.peers[pick.peer];
         self.addresses.push(peer.addr);
         Ok(Target {
             addr: peer.addr,
             choice: Some(Choice {
-                in_flight: ring.counts().then(|| InFlight::new(&peer.state)),
+                in_flight,
                 peer: pick.peer,
                 trial: pick.trial,
                 tls: service.tls.is_some(),
                 ring,
             }),
         })
+    }
+}
+
+impl Targets {
+    /// A peer of an upstream with a circuit breaker: at once, or once there is room.
+    async fn admit(&mut self, ring: &Ring, key: u32) -> Result<(Pick, Option<InFlight>), NoTarget> {
+        let (rules, gate) = (&ring.upstream.breaker, Arc::clone(&ring.known.gate));
+        let Self { addresses, place, .. } = self;
+        // Who has a place already, because this is a retry, does not stand in line again.
+        let has_to_wait = place.is_none() && gate.has_line();
+        let mut try_now = || attempt(ring, &gate, place, addresses, key);
+        let first = if has_to_wait { Err(Refusal::Full(Full::Requests)) } else { try_now() };
+        let full = match first {
+            Ok(found) => return Ok(found),
+            Err(Refusal::Out) => return Err(NoTarget::NoPeer),
+            Err(Refusal::Full(full)) => full,
+        };
+        let wait = gate.wait_for(rules, full, || match try_now() {
+            Err(Refusal::Full(full)) => Err(full),
+            done => Ok(done),
+        });
+        match Box::pin(wait).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(_)) => Err(NoTarget::NoPeer),
+            Err(full) => {
+                gate.refused(full);
+                Err(NoTarget::Full)
+            }
+        }
+    }
+}
+
+enum Refusal {
+    Out,
+    Full(Full),
+}
+
+fn attempt(
+    ring: &Ring,
+    gate: &Arc<Gate>,
+    place: &mut Option<Arc<Place>>,
+    tried: &[SocketAddr],
+    key: u32,
+) -> Result<(Pick, Option<InFlight>), Refusal> {
+    let new = match place {
+        Some(_) => None,
+        None => {
+            let new = gate.enter(&ring.upstream.breaker).ok_or(Refusal::Full(Full::Requests))?;
+            Some(Arc::new(new))
+        }
+    };
+    let of = new.as_ref().or(place.as_ref());
+    match ring.take(key, tried, of, clock::monotonic()) {
+        Ok(found) => {
+            if new.is_some() {
+                *place = new;
+            }
+            Ok(found)
+        }
+        Err(NoPeer::Out) => Err(Refusal::Out),
+        Err(NoPeer::Full) => Err(Refusal::Full(Full::Connections)),
+    }
+}
+
+impl From<NoPeer> for NoTarget {
+    fn from(e: NoPeer) -> Self {
+        match e {
+            NoPeer::Out => Self::NoPeer,
+            NoPeer::Full => Self::Full,
+        }
     }
 }
 
@@ -166,6 +246,19 @@ async fn look_up(w: &Worker, x: &Exchange, to: To<'_>) -> Result<Arc<[SocketAddr
     Ok(addrs)
 }
 
+/// How long the answer asks to be let alone: seconds or a date (RFC 9110 section 10.2.3); zero if it does not.
+fn retry_after(x: &Exchange) -> Duration {
+    let Some(text) = x.response.fields.text(&names::RETRY_AFTER) else { return Duration::ZERO };
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit are as long as it can be; the config bounds it anyway.
+        return text.parse().map_or(Duration::MAX, Duration::from_secs);
+    }
+    let at = httpdate::parse_http_date(text).ok();
+    at.and_then(|at| at.duration_since(UNIX_EPOCH + Duration::from_millis(x.now.unix_ms)).ok())
+        .unwrap_or_default()
+}
+
 impl Target {
     /// The `Host` of a target of an upstream; a plain service's stands in the service.
     pub fn host(&self) -> Option<&str> {
@@ -188,6 +281,10 @@ impl Target {
             status => Outcome::Status(status),
         };
         choice.ring.report_passive(state, outcome, choice.trial, now);
+        choice.ring.judge(state, Verdict::of(x.response.status), now);
+        if !choice.ring.upstream.retry_after.is_zero() && matches!(x.response.status, 429 | 503) {
+            choice.ring.rest(state, retry_after(x), now);
+        }
         if let (Some(began), Some(first)) = (x.upstream.began, x.upstream.first_byte) {
             choice.ring.observe(state, first.saturating_duration_since(began), now);
         }
@@ -207,6 +304,7 @@ impl Target {
         let now = clock::monotonic();
         let state = &choice.peer().state;
         choice.ring.report_passive(state, outcome, choice.trial, now);
+        choice.ring.judge(state, Verdict::GatewayError, now);
         choice.ring.observe(state, latency::FAILURE, now);
     }
 

@@ -32,6 +32,7 @@ impl ProxyError {
     pub fn reply(&self, x: &Exchange) -> Reply {
         let (status, message) = match self {
             Self::NoTarget(NoTarget::NoPeer) => (503, "failure to get a peer from the ring-balancer"),
+            Self::NoTarget(NoTarget::Full) => (503, "The upstream server is currently unavailable"),
             Self::NoTarget(NoTarget::Name | NoTarget::Private) => (503, "name resolution failed"),
             Self::Connect(ConnectError::Timeout) | Self::Exchange(Failure::Timeout) => {
                 (504, "The upstream server is timing out")
@@ -51,6 +52,7 @@ impl ProxyError {
     pub fn reason(&self) -> String {
         match self {
             Self::NoTarget(NoTarget::NoPeer) => "no target is available".to_owned(),
+            Self::NoTarget(NoTarget::Full) => "the upstream's circuit breaker is open".to_owned(),
             Self::NoTarget(NoTarget::Name) => "the host name cannot be resolved".to_owned(),
             Self::NoTarget(NoTarget::Private) => "the host has an address that is not public".to_owned(),
             Self::Connect(e) => e.to_string(),

@@ -176,7 +176,8 @@ impl Loader {
         let settings = &snapshot.gateway.tls;
         let upstream_ca = settings.upstream_ca.as_ref().map(|ca| &ca.path.value);
         let files = [settings.cert.as_ref(), settings.key.as_ref(), settings.client_ca.as_ref(), upstream_ca];
-        *self.named.borrow_mut() = files.into_iter().flatten().cloned().collect();
+        *self.named.borrow_mut() =
+            files.into_iter().flatten().chain(&settings.ticket_keys).cloned().collect();
         if !tls {
             return Ok(snapshot);
         }

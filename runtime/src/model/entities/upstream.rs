@@ -14,6 +14,7 @@ const HASH_INPUTS: &[&str] =
 const CHECK_TYPES: &[&str] = &["tcp", "http", "https", "grpc", "grpcs"];
 const SECONDS: Kind = Kind::Num { min: 0.0, max: 65535.0 };
 const COUNT: Kind = Kind::Int { min: 0, max: 255 };
+const MANY: Kind = Kind::Int { min: 0, max: 1_000_000 };
 const STATUSES: Kind = Kind::List(&Kind::Int { min: 100, max: 999 });
 
 const ACTIVE: &[Field] = &[
@@ -103,6 +104,66 @@ const PASSIVE: &[Field] = &[
     .default("{}"),
 ];
 
+const OUTLIER: &[Field] = &[
+    Field::new(
+        "consecutive_errors",
+        MANY,
+        "Gateway errors in a row that eject a target: it cannot be reached, does not answer, or answers 502, 503 or \
+         504. 0 is never.",
+    )
+    .default("5"),
+    Field::new(
+        "success_rate_deviations",
+        Kind::Num { min: 0.0, max: 100.0 },
+        "A target is ejected whose share of answers below 500 is lower than the mean of all targets by more than so \
+         many standard deviations. 0 is never.",
+    )
+    .default("1.9"),
+    Field::new("success_rate_targets", MANY, "Targets with enough answers that it takes to compare their rates.")
+        .default("5"),
+    Field::new(
+        "success_rate_requests",
+        MANY,
+        "Answers within `interval` that make a target's rate worth comparing.",
+    )
+    .default("100"),
+    Field::new("interval", SECONDS, "Seconds over which rates are taken.").default("10"),
+    Field::new(
+        "time",
+        SECONDS,
+        "Seconds of the first ejection; each further one is longer by as much, and good conduct of as long takes one \
+         back.",
+    )
+    .default("30"),
+    Field::new("max_time", SECONDS, "Seconds of the longest ejection.").default("300"),
+    Field::new(
+        "max_percent",
+        Kind::Int { min: 0, max: 100 },
+        "Percentage of the targets that may be ejected at the same time; one may be in any case, the last never.",
+    )
+    .default("10"),
+];
+
+const BREAKER: &[Field] = &[
+    Field::new("max_requests", MANY, "Requests in flight at all targets, of all workers; 0 is no bound.")
+        .default("0"),
+    Field::new(
+        "max_connections",
+        MANY,
+        "Connections in use at any one target, of all workers, idle ones not counted; a gRPC call counts as one. 0 is no \
+         bound.",
+    )
+    .default("0"),
+    Field::new(
+        "max_pending",
+        MANY,
+        "Requests that wait for room; 0 is none, so that a request too many is answered 503 at once.",
+    )
+    .default("0"),
+    Field::new("pending_timeout", SECONDS, "Seconds that a request waits for room, before it is answered 503.")
+        .default("1"),
+];
+
 /// The fields of an upstream.
 pub const FIELDS: &[Field] = entity_fields![
     Field::new(
@@ -158,6 +219,33 @@ pub const FIELDS: &[Field] = entity_fields![
         "How the health of targets is known."
     )
     .default("{}"),
+    Field::new(
+        "slow_start",
+        SECONDS,
+        "Seconds over which the weight of a target ramps up that is new or was out, from a tenth; 0 is no ramp."
+    )
+    .default("0")
+    .extension(),
+    Field::new(
+        "outlier_ejection",
+        Kind::Record(OUTLIER),
+        "Lets a target alone for a while whose answers are worse than those of the others. Without it none is."
+    )
+    .extension(),
+    Field::new(
+        "circuit_breaker",
+        Kind::Record(BREAKER),
+        "Bounds on what the upstream gets at the same time; what is beyond them is answered 503."
+    )
+    .extension(),
+    Field::new(
+        "retry_after_max",
+        SECONDS,
+        "A target that answers 429 or 503 with `Retry-After` is let alone for as long, but no longer than so many \
+         seconds, as long as there are others. 0 is never: `Retry-After` may speak to one client alone."
+    )
+    .default("0")
+    .extension(),
 ];
 
 /// Lists that may stand in an upstream.

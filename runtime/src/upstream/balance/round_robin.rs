@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::standing::WHOLE;
+
 /// Largest work to spend on a table of turns: turns times peers.
 const TABLE_MAX: u64 = 1 << 20;
 
@@ -31,7 +33,8 @@ impl RoundRobin {
             return rr;
         }
         // After one round nothing is owed any more, so the table repeats without a seam.
-        let turns = (0..length).filter_map(|_| rr.pick_among(|_| true)).map(|i| i as u32).collect();
+        let turns =
+            (0..length).filter_map(|_| rr.pick_among(|_| true, |_| WHOLE)).map(|i| i as u32).collect();
         Self { turns, ..rr }
     }
 
@@ -44,11 +47,12 @@ impl RoundRobin {
                 return Some(peer);
             }
         }
-        self.pick_among(usable)
+        self.pick_among(usable, |_| WHOLE)
     }
 
-    /// One of the `usable` peers, taking nobody's turn: also for what was turned away elsewhere.
-    pub fn pick_among(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    /// One of the `usable` peers, taking nobody's turn: also for what was turned away elsewhere. `share`: how much of
+    /// each one's weight counts, in thousandths.
+    pub fn pick_among(&self, usable: impl Fn(usize) -> bool, share: impl Fn(usize) -> u32) -> Option<usize> {
         let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut total = 0;
         let mut best: Option<usize> = None;
@@ -56,7 +60,7 @@ impl RoundRobin {
             if !usable(i) {
                 continue;
             }
-            let w = i64::from(self.weights[i]);
+            let w = i64::from(self.weights[i]) * i64::from(share(i));
             owed[i] += w;
             total += w;
             if best.is_none_or(|b| owed[i] > owed[b]) {
@@ -104,6 +108,17 @@ mod tests {
         let rr = RoundRobin::new(&[3, 1, 4]);
         let got = picks(&rr, &[2], 80);
         assert_eq!((got.matches('a').count(), got.matches('b').count()), (60, 20));
+    }
+
+    #[test]
+    fn a_part_of_a_weight_gets_a_part_of_the_turns() {
+        let rr = RoundRobin::new(&[1, 1]);
+        let part = |n| {
+            let pick = || rr.pick_among(|_| true, |i| if i == 0 { n } else { WHOLE });
+            (0..110).filter(|_| pick() == Some(0)).count()
+        };
+        assert_eq!(part(100), 10);
+        assert_eq!(part(1000), 55);
     }
 
     #[test]
