@@ -30,6 +30,7 @@ impl Cause {
             ProxyError::NoTarget(NoTarget::NoPeer) => "destination_unavailable",
             ProxyError::NoTarget(NoTarget::Name) => "dns_error",
             ProxyError::NoTarget(NoTarget::Private) => "destination_ip_prohibited",
+            ProxyError::NoTarget(NoTarget::Full) => "connection_limit_reached",
             ProxyError::Connect(ConnectError::Timeout) => "connection_timeout",
             ProxyError::Connect(ConnectError::Refused(e))
                 if e.kind() == std::io::ErrorKind::ConnectionRefused =>
