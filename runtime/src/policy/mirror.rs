@@ -230,7 +230,7 @@ impl Mirror {
             method: x.request.method.clone(),
             path,
             fields,
-            body: x.body.clone().unwrap_or_else(Bytes::new),
+            body: x.body.clone().unwrap_or_default(),
             timeout: self.timeout,
             max_body: ANSWER_MAX,
         }
