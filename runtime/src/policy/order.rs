@@ -11,18 +11,6 @@ pub const ORDER: &[&str] = &[
     "jwt",                    // 1450
     "oauth2",                 // 1400
     "oauth2-introspection",   // gw: an authenticator, beside oauth2
-    "key-auth",               // 1250
-    "ldap-auth",              // 1200
-    "basic-auth",             // 1100
-    "hmac-auth",              // 1030
-    "correlation-id",         // 100001: first, so that every answer and every log line has the id
-    "bot-detection",          // 2500
-    "cors",                   // 2000: preflights carry no credentials, so they end before authentication
-    "deprecation",            // gw: what is gone is gone for everybody, so nobody need be authenticated
-    "mtls-auth",              // gw: the connection is known before anything that a request says
-    "jwt",                    // 1450
-    "oauth2",                 // 1400
-    "oauth2-introspection",   // gw: an authenticator, beside oauth2
     "openid-connect",         // gw: an authenticator, where Kong has its own (1050 to 1400)
     "key-auth",               // 1250
     "ldap-auth",              // 1200
