@@ -31,7 +31,7 @@ impl Tickets {
         }
         let keys = match secrets {
             [] => aws_lc_rs::Ticketer::new().map_err(|e| invalid("session tickets", e))?,
-            secrets => SharedTickets::new(secrets, rules)?,
+            secrets => SharedTickets::shared(secrets, rules)?,
         };
         *current = Some((digest, Arc::clone(&keys)));
         Ok(keys)

@@ -91,7 +91,7 @@ pub struct SharedTickets(Vec<Key>);
 
 impl SharedTickets {
     /// For these secrets, of which there is at least one, and these rules about client certificates.
-    pub fn new(secrets: &[Secret], rules: &[u8]) -> io::Result<Arc<dyn ProducesTickets>> {
+    pub fn shared(secrets: &[Secret], rules: &[u8]) -> io::Result<Arc<dyn ProducesTickets>> {
         let keys: Option<Vec<Key>> = secrets.iter().map(|s| Key::derive(s, rules)).collect();
         match keys.filter(|keys| !keys.is_empty()) {
             Some(keys) => Ok(Arc::new(Self(keys))),
