@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 
 use super::call::{Call, CallError, CallResponse, CallTo, Done};
 use super::traffic_split::service;
