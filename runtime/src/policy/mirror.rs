@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-
 use super::call::{Call, CallError, CallResponse, CallTo, Done};
 use super::traffic_split::service;
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
