@@ -28,6 +28,8 @@ pub struct Sender {
     pub chunked: bool,
     /// Of a large piece's chunk, so much is to be written yet.
     chunk_left: usize,
+    /// A stream that encrypts may still hold what it has taken.
+    held: bool,
     /// Bytes of body sent or queued.
     pub sent: u64,
 }
@@ -53,7 +55,7 @@ impl Sender {
     /// For a body that is framed in chunks, or not.
     pub fn new(chunked: bool) -> Self {
         let out = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(4096));
-        Self { out, pos: 0, chunked, chunk_left: 0, sent: 0 }
+        Self { out, pos: 0, chunked, chunk_left: 0, held: false, sent: 0 }
     }
 
     /// The gathered bytes, to add a head to.
@@ -61,9 +63,9 @@ impl Sender {
         &mut self.out
     }
 
-    /// Whether everything gathered is written.
+    /// Whether everything is written, and nothing is left in the stream.
     pub fn is_flushed(&self) -> bool {
-        self.pos == self.out.len()
+        self.pos == self.out.len() && !self.held
     }
 
     /// Whether a small piece may be added now.
@@ -124,7 +126,9 @@ impl Sender {
         }
         self.out.clear();
         self.pos = 0;
-        io.poll_flush_all(cx)
+        ready!(io.poll_flush_all(cx))?;
+        self.held = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Writes gathered bytes and some of `data` in one call; says how much of `data` went.
@@ -148,6 +152,7 @@ impl Sender {
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return Poll::Pending,
             };
+            self.held = true;
             let of_gathered = wrote.min(self.out.len() - self.pos);
             self.pos += of_gathered;
             wrote -= of_gathered;
