@@ -31,6 +31,58 @@ fn a_config_may_hold_hashes_of_keys() {
     }
 }
 
+#[test]
+fn tokens_and_keys_that_the_config_lists_let_callers_in_for_as_long_as_it_says() {
+    let folder = Folder::new("identity");
+    let plugin = "- {name: oauth2, config: {global_credentials: true}}";
+    // The hash of `hello`; a token that was over in 2001; one that lives a second.
+    let rest = "consumers:
+- username: alice
+  oauth2_credentials:
+  - name: app
+    client_id: app
+    oauth2_tokens:
+    - {access_token_hash: 'sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824', expires_in: 0}
+    - {access_token: old, expires_in: 60, created_at: 1000000000}
+    - {access_token: only-s, service: s, expires_in: 3600}
+oauth2_tokens:
+- {access_token: short, credential: app, expires_in: 0, ttl: 1}";
+    let gateway = Gateway::start(&folder.write("gw.yaml", &config(plugin, rest)), &[]);
+    let get = |token: &str| {
+        http::request(gateway.addr(), "GET", "/", &format!("Authorization: Bearer {token}\r\n"))
+    };
+    for (token, want) in [("hello", 204), ("only-s", 204), ("old", 401), ("nope", 401)] {
+        assert_eq!(get(token).status(), want, "{token}");
+    }
+    let refused = get("nope");
+    let body =
+        "{\"error\":\"invalid_token\",\"error_description\":\"The access token is invalid or has expired\"}";
+    assert_eq!(refused.text(), body);
+    assert!(
+        refused.field("www-authenticate").is_some_and(|c| c.starts_with("Bearer error=\"invalid_token\""))
+    );
+    eventually("a token outlives its `ttl`", || get("short").status() == 401);
+
+    let rest =
+        "consumers: [{username: alice, keyauth_credentials: [{key: k, ttl: 1}, {key: stays, ttl: 0}]}]";
+    let gateway = Gateway::start(&folder.write("keys.yaml", &config("- name: key-auth", rest)), &[]);
+    let get = |key: &str| http::request(gateway.addr(), "GET", "/", &format!("apikey: {key}\r\n")).status();
+    eventually("a key outlives its `ttl`", || get("k") == 401);
+    assert_eq!(get("stays"), 204);
+}
+
+/// Waits for `done`, ten seconds at most.
+#[track_caller]
+fn eventually(otherwise: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..100 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{otherwise}");
+}
+
 fn ldap(name: &str, password: &str) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));

@@ -22,6 +22,7 @@ pub(super) fn check(model: &Model, links: &Links, diags: &mut Diags) {
     c.targets(links);
     c.plugins(links);
     c.credentials(links);
+    c.oauth2_tokens();
     // After the names: an id that was derived from one is the same cause.
     c.ids("services", model.services.iter().map(|e| (e.id.as_str(), e.span)));
     c.ids("routes", model.routes.iter().map(|e| (e.id.as_str(), e.span)));
@@ -32,6 +33,7 @@ pub(super) fn check(model: &Model, links: &Links, diags: &mut Diags) {
     c.ids("plugins", model.plugins.iter().map(|e| (e.id.as_str(), e.span)));
     c.ids("certificates", model.certificates.iter().map(|e| (e.id.as_str(), e.span)));
     c.ids("ca_certificates", model.ca_certificates.iter().map(|e| (e.id.as_str(), e.span)));
+    c.ids("oauth2_tokens", model.oauth2_tokens.iter().map(|e| (e.id.as_str(), e.span)));
     for kind in CredentialKind::ALL {
         let of_kind = model.credentials.iter().filter(|e| e.kind == *kind);
         c.ids(kind.entity(), of_kind.map(|e| (e.id.as_str(), e.span)));
@@ -173,6 +175,19 @@ impl<'m> Check<'m, '_> {
                 );
                 self.reported.insert((kind.entity(), credential.span));
             }
+        }
+    }
+
+    fn oauth2_tokens(&mut self) {
+        let tokens = &self.model.oauth2_tokens;
+        let keys = tokens.iter().map(|t| {
+            let key = t.record.get("access_token").filter(|f| f.given).and(t.record.str("access_token"));
+            key.map(|key| (key, t.record.span_of("access_token")))
+        });
+        for (i, span, before) in repeated(keys) {
+            let what = "'oauth2_tokens' entity with access_token set to the same value";
+            self.report(what, span, before, "two callers cannot be told apart by one token; remove one");
+            self.reported.insert(("oauth2_tokens", tokens[i].span));
         }
     }
 }

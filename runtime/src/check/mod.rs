@@ -39,6 +39,10 @@ pub struct Links {
     pub plugin_scope: Vec<Scope>,
     /// Credential to consumer.
     pub credential_consumer: Vec<usize>,
+    /// OAuth 2 token to its application, an index into [`Model::credentials`].
+    pub token_credential: Vec<usize>,
+    /// OAuth 2 token to the one service it is good for.
+    pub token_service: Vec<Option<usize>>,
     /// Target to upstream.
     pub target_upstream: Vec<usize>,
     /// SNI to certificate.

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 
 use super::{Links, Scope};
 use crate::diag::{Applicability, Diagnostic, Diags, codes, suggest};
-use crate::model::{Model, Ref};
+use crate::model::{CredentialKind, Model, Ref};
 use crate::source::Spanned;
 
 /// Beyond so many dangling references nobody reads suggestions, and each costs a walk over all names.
@@ -96,6 +96,7 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> (Links, bool) {
         let consumer = r.reference("consumer", credential.consumer.as_ref(), &consumers);
         links.credential_consumer.push(consumer.unwrap_or(usize::MAX));
     }
+    oauth2_tokens(&mut r, &services, &mut links);
     for target in &model.targets {
         let upstream = r.reference("upstream", target.upstream.as_ref(), &upstreams);
         links.target_upstream.push(upstream.unwrap_or(usize::MAX));
@@ -106,9 +107,35 @@ pub(super) fn resolve(model: &Model, diags: &mut Diags) -> (Links, bool) {
     }
     links.consumer_groups = memberships(&mut r, &consumers, &groups);
     // An owner can also be missing without any reference.
-    let owned = [&links.credential_consumer, &links.target_upstream, &links.sni_certificate];
+    let owned =
+        [&links.credential_consumer, &links.token_credential, &links.target_upstream, &links.sni_certificate];
     let complete = r.complete && owned.iter().all(|o| !o.contains(&usize::MAX));
     (links, complete)
+}
+
+/// The application and the service of every OAuth 2 token.
+fn oauth2_tokens<'m>(r: &mut Resolver<'m, '_>, services: &Index<'m>, links: &mut Links) {
+    let model = r.model;
+    if model.oauth2_tokens.is_empty() {
+        return;
+    }
+    let all = model.credentials.iter().enumerate();
+    let applications: Vec<usize> =
+        all.filter(|(_, c)| c.kind == CredentialKind::OAuth2).map(|(i, _)| i).collect();
+    let names = applications.iter().map(|&i| &model.credentials[i]).map(|c| {
+        let given = c.record.get("client_id").is_some_and(|f| f.given);
+        (c.record.str("client_id").filter(|_| given), c.id.as_str())
+    });
+    let index = Index::new("oauth2_credentials", names);
+    for token in &model.oauth2_tokens {
+        let credential = match &token.credential {
+            Some(Ref::Parent(credential)) => Some(*credential),
+            Some(Ref::Name(name)) => r.name("credential", name, &index).map(|i| applications[i]),
+            None => None,
+        };
+        links.token_credential.push(credential.unwrap_or(usize::MAX));
+        links.token_service.push(r.reference("service", token.service.as_ref(), services));
+    }
 }
 
 /// The groups of every consumer, from the consumers' lists and from those of the groups.

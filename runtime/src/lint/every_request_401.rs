@@ -3,6 +3,7 @@
 use super::Facts;
 use super::facts::{AUTHENTICATORS, has_issuers};
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::CredentialKind;
 
 pub const DOC: &str = "\
 ## What it does
@@ -33,7 +34,11 @@ or name an `anonymous` consumer, or (for `jwt`) list `issuers`, whose subjects n
 
 pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
     for &(name, kind, entity) in AUTHENTICATORS {
-        let has = facts.model.credentials.iter().any(|c| c.kind == kind);
+        // An application is known only by its tokens.
+        let (has, entity) = match kind {
+            CredentialKind::OAuth2 => (!facts.model.oauth2_tokens.is_empty(), "oauth2_tokens"),
+            _ => (facts.model.credentials.iter().any(|c| c.kind == kind), entity),
+        };
         for (i, plugin) in
             facts.model.plugins.iter().enumerate().filter(|(_, p)| p.enabled && p.name.value == name)
         {
@@ -79,7 +84,10 @@ fn example(name: &str) -> String {
         "key-auth" => "keyauth_credentials: [{ key: \"${ALICE_KEY}\" }]",
         "basic-auth" => "basicauth_credentials: [{ username: alice, password: \"${ALICE_PASSWORD}\" }]",
         "hmac-auth" => "hmacauth_credentials: [{ username: alice, secret: \"${ALICE_SECRET}\" }]",
-        _ => "oauth2_credentials: [{ name: app, client_id: app, client_secret: \"${APP_SECRET}\" }]",
+        _ => {
+            "oauth2_credentials: [{ name: app, client_id: app, oauth2_tokens: [{ access_token: \"${APP_TOKEN}\", \
+             expires_in: 0 }] }]"
+        }
     };
     format!(
         "add a consumer: `consumers: [{{ username: alice, {credential} }}]`; or let requests without credentials pass \

@@ -51,6 +51,9 @@ pub fn run(facts: &Facts<'_>, diags: &mut Diags) {
             look(c.record.span_of(field), format!("this `{field}`"));
         }
     }
+    for t in facts.model.oauth2_tokens.iter().filter(|t| t.record.given("access_token")) {
+        look(t.record.span_of("access_token"), "this `access_token`".to_owned());
+    }
     for c in facts.model.certificates.iter().filter(|c| !c.key.is_empty()) {
         look(c.key.span, "this private key".to_owned());
     }

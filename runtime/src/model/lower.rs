@@ -1,7 +1,8 @@
 //! The tree of one file becomes part of the model: sections of the top level, nesting, references.
 
 use super::entities::{
-    self, certificate, consumer, consumer_group, credential, other, plugin, route, service, upstream,
+    self, certificate, consumer, consumer_group, credential, oauth2_token, other, plugin, route, service,
+    upstream,
 };
 use super::read::Reader;
 use super::schema::Record;
@@ -35,6 +36,7 @@ pub(super) enum Parent {
     ConsumerGroup(usize),
     Upstream(usize),
     Certificate(usize),
+    OAuth2Credential(usize),
 }
 
 /// Top-level keys that are not lists of entities.
@@ -239,6 +241,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                 "certificates" => certificate::lower(self, item, index),
                 "snis" => certificate::lower_sni(self, item, parent),
                 "ca_certificates" => certificate::lower_ca(self, item, index),
+                "oauth2_tokens" => oauth2_token::lower(self, item, parent, index),
                 _ => match CredentialKind::of(key) {
                     Some(kind) => credential::lower(self, item, kind, parent, index),
                     None => other::lower(self, item, key),
@@ -324,6 +327,9 @@ impl Parent {
     }
     pub(super) fn certificate(self) -> Option<usize> {
         if let Self::Certificate(i) = self { Some(i) } else { None }
+    }
+    pub(super) fn credential(self) -> Option<usize> {
+        if let Self::OAuth2Credential(i) = self { Some(i) } else { None }
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Model {
     pub ca_certificates: Vec<CaCertificate>,
     pub snis: Vec<Sni>,
     pub credentials: Vec<Credential>,
+    pub oauth2_tokens: Vec<OAuth2Token>,
     /// `tests:`, as written.
     pub tests: Option<Spanned<Val>>,
     /// Where values of the environment stand, and what to show instead of them (`${NAME}`).
@@ -224,6 +225,18 @@ pub struct Credential {
     pub record: Record,
     /// `_transform: false`: a basic-auth password is a hash already.
     pub hashed: bool,
+}
+
+/// `oauth2_tokens[]`: an access token that was issued beforehand.
+#[derive(Debug, Default, Clone)]
+pub struct OAuth2Token {
+    pub span: Span,
+    pub id: String,
+    /// The application it was issued to; nested, an index into [`Model::credentials`].
+    pub credential: Option<Ref>,
+    pub service: Option<Ref>,
+    /// Read against [`entities::oauth2_token::FIELDS`].
+    pub record: Record,
 }
 
 /// The kinds of credential, by their entity in the file.

@@ -171,7 +171,9 @@ impl KeyAuth {
             _ => return self.refuse(x, "No API key found in request"),
         };
         let snapshot = x.snapshot.clone();
-        match snapshot.credentials.key_auth.get(&fingerprint(&key)) {
+        let now = x.now.unix_ms / 1000;
+        let known = snapshot.credentials.key_auth.get(&fingerprint(&key));
+        match known.filter(|c| c.data.is_none_or(|end| now < u64::from(end.get()))) {
             Some(credential) => {
                 let identity = identity::of_credential(credential, credential.id.clone(), None);
                 identity::set_identity(x, identity);

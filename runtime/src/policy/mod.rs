@@ -39,6 +39,7 @@ pub mod media;
 pub mod mirror;
 pub mod mtls_auth;
 pub mod oas_validation;
+pub mod oauth2;
 pub mod oauth2_introspection;
 pub mod openid_connect;
 pub mod order;

@@ -104,6 +104,7 @@ policies! {
     IpRestriction(ip_restriction::IpRestriction);
     KeyAuth(key_auth::KeyAuth);
     OpenIdConnect(openid_connect::OpenIdConnect);
+    OAuth2(oauth2::OAuth2);
     Introspection(oauth2_introspection::Introspection);
     LdapAuth(ldap_auth::LdapAuth);
     Mirror(mirror::Mirror);

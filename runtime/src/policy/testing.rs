@@ -136,7 +136,7 @@ fn model() -> Model {
 /// `alice-hmac` the secret `s3cret`.
 pub fn snapshot() -> Snapshot {
     let mut credentials = Credentials::default();
-    credentials.key_auth.insert(super::key_auth::fingerprint("kong"), alices("key-alice", ()));
+    credentials.key_auth.insert(super::key_auth::fingerprint("kong"), alices("key-alice", None));
     let secret = super::basic_auth::secret("kong:s", ALICE);
     credentials.basic_auth.insert("alice-login".to_owned(), alices("basic-alice", secret));
     credentials.hmac_auth.insert("alice-hmac".to_owned(), alices("hmac-alice", b"s3cret".to_vec()));

@@ -152,16 +152,33 @@ pub struct Credentials {
     /// By `key`.
     pub jwt: AHashMap<String, Credential<crate::token::verify::Key>>,
     /// By SHA-256 of the key.
-    pub key_auth: AHashMap<crate::policy::key_auth::Fingerprint, Credential<()>>,
+    pub key_auth: AHashMap<crate::policy::key_auth::Fingerprint, Credential<Option<KeyEnd>>>,
     /// By username; several consumers may have one of the same name only by mistake.
     pub basic_auth: AHashMap<String, Credential<BasicSecret>>,
     /// By username; the secret is prepared.
     pub hmac_auth: AHashMap<String, Credential<Vec<u8>>>,
+    /// By SHA-256 of the access token.
+    pub oauth2: AHashMap<crate::policy::key_auth::Fingerprint, Credential<OAuth2Token>>,
 }
 
 /// SHA-1 of password and consumer id, as Kong stores it.
 #[derive(Clone)]
 pub struct BasicSecret(pub [u8; 20]);
+
+/// When a key with a `ttl` is gone, in Unix seconds; in so few bits because most keys have none.
+pub type KeyEnd = std::num::NonZeroU32;
+
+/// An access token that the config lists.
+pub struct OAuth2Token {
+    pub client_id: String,
+    /// The one service that it is good for.
+    pub service: Option<ServiceId>,
+    /// The last second, since 1970, in which it is good.
+    pub good_until: Option<u64>,
+    pub scope: Option<String>,
+    /// Who uses the application.
+    pub user: Option<String>,
+}
 
 /// A credential and its owner.
 pub struct Credential<T> {

@@ -63,7 +63,7 @@ impl Demands {
             access_token,
             audiences: texts(AUDIENCES.name),
             required_claims: record.map(REQUIRED_CLAIMS.name).iter().filter_map(claim).collect(),
-            scopes: Scopes { any: texts(SCOPES_ANY.name), all: texts(SCOPES_ALL.name) },
+            scopes: Scopes::of(record),
         }
     }
 
@@ -118,6 +118,12 @@ impl Demands {
 }
 
 impl Scopes {
+    /// What a record with `scopes_any` and `scopes_all` asks.
+    pub fn of(record: &Record) -> Self {
+        let texts = |name| record.strings(name).into_iter().map(|s| s.value).collect();
+        Self { any: texts(SCOPES_ANY.name), all: texts(SCOPES_ALL.name) }
+    }
+
     /// Whether anything is asked.
     pub fn is_empty(&self) -> bool {
         self.any.is_empty() && self.all.is_empty()

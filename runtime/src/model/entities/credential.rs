@@ -25,7 +25,11 @@ pub const KEY_AUTH: &[Field] = entity_fields![
         "Instead of `key`: its hash, `sha256:` and 64 hexadecimal digits, as `gw token hash-key` prints it."
     )
     .extension(),
-    Field::new("ttl", Kind::Int { min: 0, max: 100_000_000 }, "Seconds after which the credential is gone."),
+    Field::new(
+        "ttl",
+        Kind::Int { min: 0, max: 100_000_000 },
+        "Seconds after the config is loaded in which the key is good; 0 is for ever."
+    ),
 ];
 
 /// Algorithms of JSON web tokens.
@@ -95,6 +99,9 @@ pub const OAUTH2: &[Field] = entity_fields![
     .default("\"confidential\""),
 ];
 
+/// Lists that may stand in an application of `oauth2_credentials`.
+pub const NESTED_IN_OAUTH2: &[&str] = &["oauth2_tokens"];
+
 impl CredentialKind {
     /// Every kind.
     pub const ALL: &[Self] =
@@ -158,7 +165,9 @@ pub(in crate::model) fn lower(
     parent: Parent,
     index: usize,
 ) {
-    let mut record = cx.reader.record(node, kind.fields(), kind.phrase());
+    let nested = if kind == CredentialKind::OAuth2 { NESTED_IN_OAUTH2 } else { &[] };
+    let read = cx.reader.entity(node, kind.fields(), nested, kind.phrase());
+    let mut record = read.record;
     let consumer = cx.reference(&record, "consumer", parent.consumer());
     if consumer.is_none() && node.get("consumer").is_none_or(Node::is_null) && !node.entries().is_empty() {
         let message = "required field missing: `consumer`";
@@ -186,6 +195,7 @@ pub(in crate::model) fn lower(
     }
     let hashed = cx.hashed;
     cx.model.credentials.push(Credential { span: node.head(), id, consumer, kind, record, hashed });
+    cx.children(read.children, Parent::OAuth2Credential(cx.model.credentials.len() - 1));
 }
 
 /// Fields that get a random value where the file gives none: nobody can show it, so the credential admits nobody.

@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod consumer;
 pub mod consumer_group;
 pub mod credential;
+pub mod oauth2_token;
 pub mod other;
 pub mod plugin;
 pub mod route;
@@ -31,7 +32,8 @@ pub static TABLES: &[(&str, &[Field], &[&str])] = &[
     ("basicauth_credentials", credential::BASIC_AUTH, &[]),
     ("hmacauth_credentials", credential::HMAC_AUTH, &[]),
     ("acls", credential::ACL, &[]),
-    ("oauth2_credentials", credential::OAUTH2, &[]),
+    ("oauth2_credentials", credential::OAUTH2, credential::NESTED_IN_OAUTH2),
+    ("oauth2_tokens", oauth2_token::FIELDS, &[]),
     ("vaults", other::VAULT, &[]),
     ("key_sets", other::KEY_SET, &["keys"]),
     ("keys", other::KEY, &[]),
@@ -47,6 +49,7 @@ pub(super) fn id_of(model: &Model, field: &str, index: usize) -> String {
         "consumer_group" => model.consumer_groups.get(index).map(|e| &e.id),
         "upstream" => model.upstreams.get(index).map(|e| &e.id),
         "certificate" => model.certificates.get(index).map(|e| &e.id),
+        "oauth2_credential" => model.credentials.get(index).map(|e| &e.id),
         _ => None,
     };
     id.cloned().unwrap_or_default()

@@ -52,9 +52,7 @@ pub const PARAMETER: &[Field] = entity_fields![
 pub(in crate::model) fn unusable(key: &str) -> Option<&'static str> {
     Some(match key {
         "filter_chains" => "gw runs no WebAssembly filters: remove them, or say what they did with plugins",
-        "oauth2_tokens" | "oauth2_authorization_codes" => {
-            "gw issues no OAuth 2 tokens: let an identity provider do that"
-        }
+        "oauth2_authorization_codes" => "gw issues no OAuth 2 tokens: let an identity provider do that",
         "acme_storage" => "gw orders no certificates: give them in `certificates`",
         "sessions" => "gw keeps no sessions",
         _ => return None,
