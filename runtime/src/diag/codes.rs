@@ -77,6 +77,7 @@ codes! {
     ADMIN_EXPOSED = "GW4031" "admin-exposed" Warning lint::exposure::ADMIN_DOC;
     KEY_IN_QUERY = "GW4032" "key-in-query" Warning lint::exposure::KEY_IN_QUERY_DOC;
     ISSUES_NO_TOKENS = "GW4060" "issues-no-tokens" Warning lint::issues_no_tokens::DOC;
+    ISSUER_OVER_HTTP = "GW4061" "issuer-over-http" Warning lint::issuer_over_http::DOC;
     LIMIT_NEVER_BINDS = "GW4040" "limit-never-binds" Warning lint::quotas::NEVER_BINDS_DOC;
     QUOTA_LOST_ON_RESTART = "GW4041" "quota-lost-on-restart" Warning lint::quotas::LOST_DOC;
     CONSUMER_WITHOUT_PLAN = "GW4042" "consumer-without-plan" Warning lint::quotas::NO_PLAN_DOC;

@@ -12,6 +12,7 @@ pub mod cors_any_origin;
 pub mod credentials_over_http;
 pub mod every_request_401;
 pub mod exposure;
+pub mod issuer_over_http;
 pub mod issues_no_tokens;
 pub mod jwt_without_exp;
 pub mod limit_keys;
@@ -86,6 +87,7 @@ pub static ALL: &[Lint] = &[
     local(&[&codes::KEY_IN_QUERY], exposure::key_in_query),
     local(&[&codes::LIMIT_NEVER_BINDS], quotas::never_bind),
     local(&[&codes::ISSUES_NO_TOKENS], issues_no_tokens::run),
+    local(&[&codes::ISSUER_OVER_HTTP], issuer_over_http::run),
     whole(&[&codes::QUOTA_LOST_ON_RESTART], quotas::lost),
     whole(&[&codes::CONSUMER_WITHOUT_PLAN], quotas::no_plan),
     whole(&[&codes::PLAN_WITHOUT_MEMBERS], quotas::no_members),

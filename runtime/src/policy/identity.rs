@@ -140,6 +140,15 @@ pub fn challenge(scheme: &str, realm: Option<&str>) -> String {
     }
 }
 
+/// A challenge with more parameters, written `name="value"` with commas between them.
+pub fn with_params(challenge: &str, params: &str) -> String {
+    match (challenge.contains(' '), params) {
+        (_, "") => challenge.to_owned(),
+        (true, params) => format!("{challenge}, {params}"),
+        (false, params) => format!("{challenge} {params}"),
+    }
+}
+
 /// The end of an attempt that failed: `refusal`, or on as the anonymous consumer where there is one.
 pub fn reject(anonymous: Option<&Anonymous>, x: &mut Exchange, refusal: Reply) -> Flow {
     match anonymous {

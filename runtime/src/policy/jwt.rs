@@ -4,6 +4,8 @@ mod cache;
 mod explain;
 mod extract;
 mod keys;
+mod plugin;
+mod refusal;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,158 +15,22 @@ use serde_json::Value;
 
 use self::cache::Scope;
 use self::extract::{Found, Places};
-use super::identity::{self, ANONYMOUS, Anonymous, IDENTITY_HEADERS};
-use super::reply::JSON;
-use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
+use self::refusal::Failure;
+use super::identity::{self, Anonymous};
+use super::{Answer, Cx, Descriptor, Effect, Flow, Policy};
 use crate::diag::{Diagnostic, codes};
 use crate::exchange::{Exchange, Identity};
-use crate::message::{FieldName, names};
-use crate::model::schema::{Field, HEADER, Kind, Record, STR};
-use crate::token::Token;
-pub use explain::Explanation;
-
-use crate::provider::{Provider, Published, Unavailable, Wanted};
+use crate::message::FieldName;
+use crate::model::schema::Record;
+use crate::provider::{Provider, Published, Unavailable};
 use crate::snapshot::Snapshot;
-use crate::token::check::{Denial, Reason, Rules};
+use crate::token::Token;
+use crate::token::check::{Denial, Rules};
 use crate::token::claims::{self, Times};
 use crate::token::demands;
-use crate::token::issuer::{self, Issuer};
+use crate::token::issuer::Issuer;
 use crate::token::trace::{Evidence, Quiet, Trace, shown};
-
-static PLUGIN: Descriptor = Descriptor {
-    name: "jwt",
-    summary: "let in callers with a token that one of the config's consumers has signed",
-    doc: "\
-## What it does
-Takes a JSON Web Token from the request, finds the `jwt_secrets` credential that the token names, checks algorithm,
-signature and times, and makes the credential's consumer the caller.
-
-## Why
-Services behind the gateway no longer check tokens, and every later policy knows who calls.
-
-## Example
-```yaml
-plugins:
-  - name: jwt
-    config: { claims_to_verify: [exp], key_claim_name: iss }
-consumers:
-  - username: alice
-    jwt_secrets: [{ key: alice, algorithm: HS256, secret: \"${ALICE_SECRET}\" }]
-```
-`gw token mint --config FILE --consumer alice` prints a token that this lets in.
-
-## Behaviour
-Looks into query, cookies and headers; equal tokens in several places are one. The credential is the one whose `key`
-equals the claim `key_claim_name`, else the header parameter of that name. Its algorithm must be the token's.
-
-Refuses with 401, `WWW-Authenticate: Bearer` and a JSON body: no token `Unauthorized`; tokens that differ `Multiple
-tokens provided`; undecodable `Bad token; ...`; `No mandatory 'iss' in claims`; `Invalid 'iss' in claims`; `No
-credentials found for given 'iss'`; `Invalid algorithm`; `Invalid key/secret`; `Invalid signature`; times
-`{\"exp\":\"token expired\"}`, `{\"nbf\":\"token not valid yet\"}`, `must be a number`, `exceeds maximum allowed expiration`.
-Except for the first, `WWW-Authenticate` says `error=\"invalid_token\"`.
-
-A token whose `iss` is one of `issuers` is judged by that issuer's settings alone: key by `kid`, algorithm, `aud`, `typ`,
-`exp` (required), `nbf` and `iat`. Its refusals name the reason in `error_description` too. `X-Credential-Identifier` is
-its `sub`.
-
-`audiences`, `required_claims`, `scopes_any` and `scopes_all` narrow whose tokens are let in: those beside `issuers` are
-for tokens of credentials, those of an issuer for its own. A good token that lacks scopes is answered 403 `Insufficient
-scope` with `error=\"insufficient_scope\"` and the scopes; the anonymous consumer does not stand in for its bearer.
-`strict` judges tokens of credentials as issuers' are. `gw token explain` shows every check of a token.
-
-An issuer's published keys (`jwks_uri`, `discovery`) are fetched in the background, once for all workers: when the config
-is loaded, before they get old (as `Cache-Control: max-age` says, but every 30 s to 1 h), and when a token names a key that
-the set does not have, which whoever sends such tokens cannot bring about more often than every 30 s in the long run.
-While the issuer is down the last keys stay in force, for 24 h at most. Redirects are not followed, and a discovery document
-leads to a private address only on the host and port that the config names itself. Secrets in a published set are ignored.
-A token that nobody can judge, because its issuer's keys did not come within 6 s, is answered 503 with `Retry-After`, never
-401. Their state is in the metrics `gw_identity_provider_*`.
-
-With `anonymous` nobody is refused: the request goes on as that consumer (500 if there is none of that name), and
-not at all is asked where an earlier authenticator already knows the caller.
-
-Tells the upstream `X-Consumer-ID`, `X-Consumer-Username`, `X-Consumer-Custom-ID`, `X-Credential-Identifier` (the
-credential's key), `X-Anonymous-Consumer`, and the headers of `claims_to_headers`. The token is forwarded.
-
-Expiry is looked at only where `claims_to_verify` has `exp` or `maximum_expiration` is set.
-
-Stricter than Kong: an `exp` beyond the year 9999 is out of range, base64url must be canonical, JSON names must be unique and nest at most 32 deep, `crit` is refused,
-RSA keys have at least 2048 bits, and what makes Kong answer 500 is a 401.
-",
-    fields: &[
-        Field::new("uri_param_names", Kind::Set(&STR), "Query arguments that may hold the token.")
-            .default("[\"jwt\"]"),
-        Field::new("cookie_names", Kind::Set(&STR), "Cookies that may hold the token.").default("[]"),
-        Field::new(
-            "header_names",
-            Kind::Set(&HEADER),
-            "Request headers that may hold the token, after the word `Bearer`.",
-        )
-        .default("[\"authorization\"]"),
-        Field::new(
-            "key_claim_name",
-            STR,
-            "The claim (or header parameter) that holds the credential's `key`.",
-        )
-        .default("\"iss\""),
-        Field::new(
-            "secret_is_base64",
-            Kind::Bool,
-            "Whether the secrets of HS256, HS384 and HS512 credentials are base64url of the real secret.",
-        )
-        .default("false"),
-        Field::new(
-            "claims_to_verify",
-            Kind::Set(&Kind::Enum(&["exp", "nbf"])),
-            "The times that a token must have and keep. Without `exp`, tokens never expire.",
-        ),
-        ANONYMOUS,
-        Field::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests need a token too.")
-            .default("true"),
-        Field::new(
-            "maximum_expiration",
-            Kind::Num { min: 0.0, max: 31_536_000.0 },
-            "The most seconds that `exp` may lie ahead; 0 for no bound.",
-        )
-        .default("0"),
-        Field::new("realm", STR, "What `WWW-Authenticate` names as the realm."),
-        Field::new(
-            "claims_to_headers",
-            Kind::Map(&HEADER),
-            "Claims to hand to the upstream: claim name (dots descend into objects) to request header. Texts, \
-             numbers and truth values are handed on; clients cannot send these headers.",
-        )
-        .extension(),
-        Field::new(
-            "issuers",
-            Kind::List(&Kind::Record(issuer::FIELDS)),
-            "Issuers whose tokens are let in without a credential of the config, by their published keys.",
-        )
-        .extension(),
-        demands::AUDIENCES.extension(),
-        demands::REQUIRED_CLAIMS.extension(),
-        demands::SCOPES_ANY.extension(),
-        demands::SCOPES_ALL.extension(),
-        Field::new(
-            "strict",
-            Kind::Bool,
-            "Whether credentials' tokens must keep RFC 8725 where Kong does not ask for it: `exp` is there, `nbf` and \
-             `iat` do not lie ahead, and `typ` is none, `JWT` or `at+jwt`.",
-        )
-        .default("false")
-        .extension(),
-        Field::new(
-            "max_token_size",
-            Kind::Int { min: 64, max: 65_536 },
-            "The longest token that is looked at, in bytes.",
-        )
-        .default("8192")
-        .extension(),
-    ],
-    consumer_scope: false,
-    extension: false,
-    identity_headers: IDENTITY_HEADERS,
-};
+pub use explain::Explanation;
 
 /// See the module.
 pub struct Jwt {
@@ -179,6 +45,8 @@ pub struct Jwt {
     challenge_invalid: String,
     claims_to_headers: Vec<(String, FieldName)>,
     issuers: Vec<Issuer>,
+    /// Of each issuer, what of its tokens' claims upstreams are told beside `claims_to_headers`.
+    issuer_headers: Vec<Vec<(String, FieldName)>>,
     /// Of those issuers that publish their keys.
     providers: Vec<Option<Arc<Provider>>>,
 }
@@ -196,35 +64,8 @@ struct Verified {
     keys: u64,
 }
 
-/// Why a caller is not let in.
-enum Failure {
-    NoToken,
-    BadToken(Reason),
-    /// Scopes that are asked for.
-    Forbidden(Reason, String),
-    /// Only other keys can tell.
-    Wait(Wanted),
-    /// Nobody can tell now whether the token is good.
-    NoKeys,
-}
-
-impl Failure {
-    fn message(text: &str) -> Self {
-        Self::BadToken(Reason::Message(text.to_owned()))
-    }
-}
-
-impl From<Denial> for Failure {
-    fn from(denial: Denial) -> Self {
-        match denial.scope {
-            Some(scope) => Self::Forbidden(denial.reason, scope),
-            None => Self::BadToken(denial.reason),
-        }
-    }
-}
-
 impl Policy for Jwt {
-    const PLUGIN: &'static Descriptor = &PLUGIN;
+    const PLUGIN: &'static Descriptor = &plugin::PLUGIN;
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
         let texts = |name| config.strings(name).into_iter().map(|s| s.value).collect::<Vec<_>>();
@@ -234,8 +75,9 @@ impl Policy for Jwt {
             cx.diags.push(needs_exp(config));
             return None;
         }
-        let realm = config.str("realm").map(|r| r.replace('\\', "\\\\").replace('"', "\\\""));
         let (issuers, providers) = keys::issuers(config, cx)?;
+        let of_issuer = |record| identity::claim_headers(record, "claims_to_headers");
+        let challenge = identity::challenge("Bearer", config.str("realm"));
         Some(Self {
             id: next_id(),
             places: Places {
@@ -246,15 +88,10 @@ impl Policy for Jwt {
             rules,
             anonymous: Anonymous::of(config),
             run_on_preflight: config.bool_opt("run_on_preflight").unwrap_or(true),
-            challenge: match &realm {
-                Some(realm) => format!("Bearer realm=\"{realm}\""),
-                None => "Bearer".to_owned(),
-            },
-            challenge_invalid: match &realm {
-                Some(realm) => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
-                None => "Bearer error=\"invalid_token\"".to_owned(),
-            },
+            challenge_invalid: identity::with_params(&challenge, "error=\"invalid_token\""),
+            challenge,
             claims_to_headers: identity::claim_headers(config, "claims_to_headers"),
+            issuer_headers: config.records("issuers").map(of_issuer).collect(),
             issuers,
             providers,
         })
@@ -278,7 +115,8 @@ impl Policy for Jwt {
     }
 
     fn sets_headers(&self) -> Vec<String> {
-        self.claims_to_headers.iter().map(|(_, name)| name.as_str().to_owned()).collect()
+        let all = self.claims_to_headers.iter().chain(self.issuer_headers.iter().flatten());
+        all.map(|(_, name)| name.as_str().to_owned()).collect()
     }
 }
 
@@ -287,7 +125,11 @@ impl Jwt {
     fn decide(&self, x: &mut Exchange, waited: Option<Result<(), Unavailable>>) -> Flow {
         match (self.authenticate(x, waited), &self.anonymous) {
             (Ok(verified), _) => {
-                identity::set_claim_headers(x, &self.claims_to_headers, verified.identity.claims.as_deref());
+                let claims = verified.identity.claims.as_deref();
+                identity::set_claim_headers(x, &self.claims_to_headers, claims);
+                if let Some(own) = verified.issuer.and_then(|i| self.issuer_headers.get(i)) {
+                    identity::set_claim_headers(x, own, claims);
+                }
                 identity::set_identity(x, verified.identity.clone());
                 Flow::Next
             }
@@ -397,31 +239,6 @@ impl Jwt {
         let takes = |issuer: &Issuer| issuer.is_of(token) && issuer.takes(token.algorithm);
         let best = self.issuers.iter().position(takes);
         best.or_else(|| self.issuers.iter().position(|issuer| issuer.is_of(token)))
-    }
-
-    fn refuse(&self, failure: &Failure) -> Reply {
-        let (reply, challenge) = match failure {
-            Failure::Forbidden(reason, scope) => {
-                let challenge = self.challenge_invalid.replace("invalid_token", "insufficient_scope");
-                let scope = scope.replace(['"', '\\'], "'");
-                (Reply::with_body(403, JSON, reason.body()), format!("{challenge}, scope=\"{scope}\""))
-            }
-            Failure::Wait(_) | Failure::NoKeys => {
-                let reply = Reply::exit(503, "The keys of the token's issuer are not available");
-                return reply.field(names::RETRY_AFTER, "5");
-            }
-            Failure::NoToken => (Reply::exit(401, "Unauthorized"), self.challenge.clone()),
-            Failure::BadToken(reason) => {
-                let mut challenge = self.challenge_invalid.clone();
-                // Kong says no more than this; with issuers, which Kong does not have, RFC 6750's reason is added.
-                if !self.issuers.is_empty() {
-                    let text = reason.text().replace(['"', '\\'], "'");
-                    challenge.push_str(&format!(", error_description=\"{text}\""));
-                }
-                (Reply::with_body(401, JSON, reason.body()), challenge)
-            }
-        };
-        reply.field(names::WWW_AUTHENTICATE, challenge)
     }
 }
 

@@ -257,16 +257,15 @@ impl OAuth2 {
     }
 
     fn refuse(&self, x: &mut Exchange, Refusal(status, error, description): &Refusal) -> Flow {
-        let mut challenge = self.challenge.clone();
+        let mut params = String::new();
         if *error != MISSING.1 {
-            let separator = if challenge.contains(' ') { "," } else { "" };
-            let rest = format!("{separator} error=\"{error}\", error_description=\"{description}\"");
-            challenge.push_str(&rest);
+            params = format!("error=\"{error}\", error_description=\"{description}\"");
         }
         if *status == 403 {
             let scope = self.scopes.denial().scope.unwrap_or_default().replace(['"', '\\'], "'");
-            challenge.push_str(&format!(", scope=\"{scope}\""));
+            params.push_str(&format!(", scope=\"{scope}\""));
         }
+        let challenge = identity::with_params(&self.challenge, &params);
         let reply = Reply::with_body(*status, JSON, body(error, description));
         // Who lacks scopes is known, so the anonymous consumer is not meant.
         let anonymous = self.anonymous.as_ref().filter(|_| *status == 401);

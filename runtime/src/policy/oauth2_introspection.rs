@@ -350,11 +350,7 @@ impl Introspection {
     }
 
     fn refuse(&self, x: &mut Exchange, refusal: &Refusal) -> Flow {
-        let challenge = |rest: &str| match (self.challenge.contains(' '), rest) {
-            (_, "") => self.challenge.clone(),
-            (true, rest) => format!("{}, {rest}", self.challenge),
-            (false, rest) => format!("{} {rest}", self.challenge),
-        };
+        let challenge = |rest: &str| identity::with_params(&self.challenge, rest);
         let (reply, challenge) = match refusal {
             Refusal::Unavailable => {
                 let reply = Reply::exit(503, "The authorization server is not available");

@@ -8,7 +8,7 @@ use super::trace::{Evidence, Trace, listed, shown};
 use crate::model::schema::{Field, Kind, Record, STR, TEXT, Val};
 
 /// Names of the checks here, but for `scope`, which comes after the times.
-pub const CHECKS: &[&str] = &["typ", "aud", "required claims"];
+pub const CHECKS: &[&str] = &["typ", "aud", "at+jwt claims", "required claims"];
 
 /// `audiences`.
 pub const AUDIENCES: Field = Field::new(
@@ -86,6 +86,7 @@ impl Demands {
                 || Denial { reason: Reason::Claims(vec![("aud", "not this audience")]), scope: None };
             trace.check("aud", self.audience_fits(aud), evidence, denial)?;
         }
+        self.access_token_claims(typ, claims, trace)?;
         if self.required_claims.is_empty() {
             trace.skip("required claims", || "the config sets no `required_claims`".into());
             return Ok(());
@@ -105,6 +106,40 @@ impl Demands {
             Denial::new(format!("Claim '{name}' is not as required"))
         };
         trace.check("required claims", missing.is_none(), evidence, denial)
+    }
+
+    /// What a token that calls itself an access token by `typ` must have (RFC 9068, 2.2). Times are judged elsewhere.
+    fn access_token_claims(
+        &self,
+        typ: Option<&Value>,
+        claims: &Value,
+        trace: &mut impl Trace,
+    ) -> Result<(), Denial> {
+        const NAME: &str = "at+jwt claims";
+        if !self.access_token || !is_at_jwt(typ) {
+            trace.skip(NAME, || {
+                "the token's `typ` is not `at+jwt`, or the config does not ask (`strict`)".into()
+            });
+            return Ok(());
+        }
+        let text = |v: &Value| v.as_str().is_some_and(|t| !t.is_empty());
+        let sound = |name: &str| match (name, claims.get(name)) {
+            (_, None) => false,
+            ("iat", Some(value)) => value.is_number(),
+            ("aud", Some(Value::Array(list))) => !list.is_empty() && list.iter().all(text),
+            (_, Some(value)) => text(value),
+        };
+        let missing = RFC_9068.iter().copied().find(|name| !sound(name));
+        let evidence = || {
+            let actual =
+                missing.map_or("all there".to_owned(), |n| format!("`{n}`: {}", shown(claims.get(n))));
+            Evidence::new(actual, listed(RFC_9068.iter().copied()))
+        };
+        let denial = || {
+            let name = missing.unwrap_or_default();
+            Denial::new(format!("Claim '{name}' of the access token is missing or malformed"))
+        };
+        trace.check(NAME, missing.is_none(), evidence, denial)
     }
 
     fn audience_fits(&self, aud: Option<&Value>) -> bool {
@@ -193,6 +228,16 @@ fn satisfies(claims: &Value, name: &str, want: &str) -> bool {
         Some(Value::Array(list)) => list.iter().any(is),
         Some(value) => is(value),
     }
+}
+
+/// The claims that RFC 9068 requires beside `iss` and `exp`, which are required of every token.
+const RFC_9068: [&str; 5] = ["aud", "sub", "client_id", "iat", "jti"];
+
+fn is_at_jwt(typ: Option<&Value>) -> bool {
+    typ.and_then(Value::as_str).is_some_and(|typ| {
+        let typ = typ.to_ascii_lowercase();
+        typ.strip_prefix("application/").unwrap_or(&typ) == "at+jwt"
+    })
 }
 
 /// Whether the token is of a kind that opens doors; ID tokens and logout tokens, which have a `typ` of their own, are

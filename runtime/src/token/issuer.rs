@@ -9,7 +9,7 @@ use super::demands::{self, Demands};
 use super::jwk::JwkSet;
 use super::trace::{Evidence, Trace, listed, shown};
 use super::{Algorithm, SecretForm, Token};
-use crate::model::schema::{Field, Kind, Record, Rule, TEXT};
+use crate::model::schema::{Field, HEADER, Kind, Record, Rule, TEXT};
 use crate::provider::Source;
 
 /// Algorithms that a config may choose from.
@@ -47,7 +47,14 @@ pub const FIELDS: &[Field] = &[
     demands::SCOPES_ALL,
     Field::new("algorithms", Kind::Set(&Kind::Enum(ALGORITHMS)), "The algorithms that tokens may have.")
         .default("[\"RS256\", \"ES256\"]"),
-    Field::new("leeway", Kind::Int { min: 0, max: 60 }, "Seconds that clocks may differ.").default("30"),
+    Field::new("leeway_seconds", Kind::Int { min: 0, max: 60 }, "Seconds that clocks may differ.")
+        .default("30"),
+    Field::new(
+        "claims_to_headers",
+        Kind::Map(&HEADER),
+        "Claims of this issuer's tokens to hand to the upstream, beside those of the plugin: claim name (dots descend into \
+         objects) to request header. Clients cannot send these headers.",
+    ),
     Field::new(
         "consumer_claim",
         TEXT,
@@ -84,7 +91,7 @@ impl Issuer {
             source: source(record),
             demands: Demands::of(record, true),
             algorithms: texts("algorithms").filter_map(|name| Algorithm::parse(&name)).collect(),
-            leeway: record.int("leeway").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            leeway: record.int("leeway_seconds").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             consumer_claim: record.str("consumer_claim").map(str::to_owned),
         })
     }
@@ -291,7 +298,18 @@ mod tests {
         bad(json!({"nbf": NOW + 31, "iat": NOW + 31}), "nbf: token not valid yet, iat: token not valid yet");
         bad(json!({"nbf": "x"}), "nbf: must be a number");
         check(&[("kid", json!("a"))], json!({}), Ok(()));
-        check(&[("typ", json!("application/at+JWT"))], json!({}), Ok(()));
+        let at = [("typ", json!("application/at+JWT"))];
+        let all = json!({"sub": "s", "client_id": "c", "jti": "1"});
+        check(&at, all.clone(), Ok(()));
+        for (claim, value) in
+            [("sub", json!("-")), ("client_id", json!("")), ("jti", json!(7)), ("iat", json!("-"))]
+        {
+            let mut claims = all.clone();
+            claims[claim] = value;
+            let want = format!("Claim '{claim}' of the access token is missing or malformed");
+            check(&at, claims, Err(&want));
+        }
+        check(&[("typ", json!("JWT"))], json!({"sub": "-"}), Ok(()));
         check(&[("typ", json!("logout+jwt"))], json!({}), Err("Bad token; invalid typ"));
         check(&[("kid", json!("b"))], json!({}), Err("No key found for the token's 'kid' and 'alg'"));
         check(&[("kid", json!(1))], json!({}), Err("Bad token; invalid kid"));

@@ -98,6 +98,9 @@ fn advice(check: &str) -> &'static str {
         "nbf" | "iat" => "wait, or compare the clocks",
         "maximum expiration" => "ask for a token with a shorter life",
         "aud" => "ask the issuer for a token for this API, or add the audience to the config",
+        "at+jwt claims" => {
+            "have the issuer add it, as RFC 9068 asks of access tokens, or mark the token as `JWT`"
+        }
         "typ" => "send the access token, not an ID or logout token",
         "required claims" => "ask the issuer for a token that says so, or change `required_claims`",
         "scope" => "ask the issuer for a token with these scopes; the caller is known, and may not do this",

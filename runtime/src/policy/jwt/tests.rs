@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::exchange::SnapshotRef;
+use crate::message::names;
+use crate::model::schema::{Field, STR};
 use crate::policy::reply::json_string;
 use crate::policy::testing::{self, ALICE, ANON, exchange_in, policy, refuses};
 use crate::policy::{Answer, Effect};
@@ -286,6 +288,12 @@ fn tokens_of_an_issuer_need_no_credential() {
     let refused =
         "401\n< WWW-Authenticate: Bearer error=\"invalid_token\", error_description=\"exp: token expired\"";
     testing::check::<Jwt>(issuer(None), &with(&expired), refused);
+    let mut own = issuer(None);
+    own["claims_to_headers"] = json!({"sub": "X-User-Id", "iss": "X-Issuer"});
+    own["issuers"][0]["claims_to_headers"] = json!({"sub": "X-Subject", "jti": "X-Issuer"});
+    let told = "next\n> X-User-Id: bob\n> X-Subject: bob\n> X-Issuer:";
+    testing::check::<Jwt>(own.clone(), &format!("{}\nX-Subject: forged", with(&good)), told);
+    assert_eq!(policy::<Jwt>(&own).sets_headers().len(), 4, "all are taken from clients on every route");
     let other = token(json!({"iss": "https://j.test", "exp": exp}));
     testing::check::<Jwt>(issuer(None), &with(&other), "401\nbody No credentials found for given 'iss'");
     refuses::<Jwt>(

@@ -97,8 +97,10 @@ fn claims(record: &Record, request: &MintRequest, now: u64) -> Value {
     }
     claims.insert("iat".into(), now.into());
     claims.insert("exp".into(), (now + request.lifetime.unwrap_or(super::DEFAULT_LIFETIME)).into());
+    claims.insert("client_id".into(), "gw-token-mint".into());
     claims.insert("jti".into(), uuid::Uuid::new_v4().to_string().into());
     fill_demands(&mut claims, &demands);
+    claims.entry("aud").or_insert_with(|| record.str("issuer").unwrap_or_default().into());
     for (name, value) in &request.claims {
         claims.insert(name.clone(), value.clone());
     }

@@ -126,7 +126,11 @@ fn good_tokens_of_every_kind_of_key_are_let_in() {
     let typed = r#"{"typ":"at+JWT","alg":"RS256","kid":"rsa"}"#;
     for token in [
         raw(RS, claims(json!({})), &KEYS.rsa),
-        raw(typed, claims(json!({"aud": ["x", "api"], "nbf": now()})), &KEYS.rsa),
+        raw(
+            typed,
+            claims(json!({"aud": ["x", "api"], "nbf": now(), "client_id": "c", "jti": "1"})),
+            &KEYS.rsa,
+        ),
         raw(ES, claims(json!({"exp": now() as f64 + 60.5})), &KEYS.ec),
         raw(HMAC, claims(json!({"iat": "-"})), &hs(HS)),
     ] {
