@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// What is started: `redis-server`, or what `GW_REDIS_SERVER` names, so that the same tests run on Valkey.
+pub fn program() -> PathBuf {
+    std::env::var_os("GW_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 /// A running (or killed) server.
 pub struct RedisServer {
     port: u16,
@@ -63,7 +68,7 @@ impl RedisServer {
     /// Starts the server again on its port, empty; stops it first if it runs.
     pub fn restart(&mut self) {
         self.kill();
-        let spawned = Command::new("redis-server")
+        let spawned = Command::new(program())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(&self.dir)
@@ -74,9 +79,9 @@ impl RedisServer {
         match spawned {
             Ok(child) => self.child = Some(child),
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                panic!("redis-server not found: apt-get install redis-server")
+                panic!("{} not found: apt-get install redis-server", program().display())
             }
-            Err(e) => panic!("redis-server does not start: {e}"),
+            Err(e) => panic!("{} does not start: {e}", program().display()),
         }
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.answers() {

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::redis::{RedisServer, free_port};
+use crate::redis::{RedisServer, free_port, program};
 
 /// How long servers may take to find each other, or to replace one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -176,13 +176,13 @@ impl RedisSentinels {
                 all.master.port()
             );
             std::fs::write(&file, text).expect("the directory is writable");
-            let child = Command::new("redis-server")
+            let child = Command::new(program())
                 .arg(&file)
                 .arg("--sentinel")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .spawn()
-                .expect("redis-server starts");
+                .expect("it starts as a sentinel");
             all.sentinels.push(child);
             all.ports.push(port);
         }
