@@ -1,6 +1,6 @@
 //! HTTP/2 frame by frame, for what no well-behaved library would send or leave out.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
 use crate::gateway::PATIENCE;
@@ -52,7 +52,18 @@ impl Frame {
         Some(u32::from_be_bytes(self.payload.get(at..at + 4)?.try_into().ok()?))
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// The next frame; none where the connection has ended.
+    pub fn read(from: &mut impl std::io::Read) -> Option<Self> {
+        let mut head = [0; 9];
+        from.read_exact(&mut head).ok()?;
+        let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        from.read_exact(&mut payload).ok()?;
+        Some(Self { kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload })
+    }
+
+    /// The frame as it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = (self.payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([self.kind, self.flags]);
         bytes.extend(self.stream.to_be_bytes());
@@ -102,12 +113,7 @@ impl H2 {
 
     /// The next frame; none where the connection has ended.
     pub fn receive(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).ok()?;
-        let [a, b, c, kind, flags, s0, s1, s2, s3] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.stream.read_exact(&mut payload).ok()?;
-        let frame = Frame { kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload };
+        let frame = Frame::read(&mut self.stream)?;
         if self.polite && frame.flags & 1 == 0 && matches!(frame.kind, SETTINGS | PING) {
             let answer = if frame.kind == PING { frame.payload.clone() } else { Vec::new() };
             self.send(&[Frame::new(frame.kind, 1, 0, answer)]);

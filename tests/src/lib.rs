@@ -7,6 +7,7 @@ pub mod dev;
 pub mod folder;
 pub mod gateway;
 pub mod h2;
+pub mod h2_upstream;
 pub mod http;
 pub mod readme;
 pub mod redis;

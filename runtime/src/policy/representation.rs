@@ -9,8 +9,12 @@ const OF_BYTES: &[&str] = &["Content-MD5", "Digest", "Content-Digest", "Repr-Dig
 /// Removes what an answer's or request's head says of bytes that are not sent any more.
 pub fn forget_bytes(fields: &mut Fields) {
     fields.remove(&names::CONTENT_LENGTH);
-    let of_bytes = |name: &[u8]| OF_BYTES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
-    fields.retain(|_, name, _| !of_bytes(name));
+    fields.retain(|_, name, _| !is_of_bytes(name));
+}
+
+/// Whether a field holds for the bytes of one representation only.
+pub fn is_of_bytes(name: &[u8]) -> bool {
+    OF_BYTES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
 }
 
 /// Most codings on top of each other: more are no honest sender's.

@@ -17,6 +17,30 @@ use crate::policy::filter::FilterError;
 /// often they are emptied, and bytes that are on their way already arrive sooner than this.
 const IDLE: Duration = Duration::from_millis(5);
 
+/// An answer's body as it comes.
+pub trait Pieces {
+    /// Waits for data: how much [`Pieces::data`] begins with; 0 at the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>>;
+    /// The data that arrived.
+    fn data(&self) -> &[u8];
+    /// Uses up data.
+    fn consume_data(&mut self, n: usize);
+}
+
+impl<B: BodySource> Pieces for Forward<B> {
+    fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
+        Forward::poll_data(self, cx, watch)
+    }
+
+    fn data(&self) -> &[u8] {
+        Forward::data(self)
+    }
+
+    fn consume_data(&mut self, n: usize) {
+        Forward::consume_data(self, n);
+    }
+}
+
 /// See the module.
 pub struct Filtering {
     filter: Box<dyn BodyFilter>,
@@ -36,20 +60,20 @@ impl Filtering {
     }
 
     /// Waits for more of the filtered body, which is then in [`Filtering::out`] until the next call; `false` at its end.
-    pub fn poll<B: BodySource>(
+    pub fn poll(
         &mut self,
-        forward: &mut Forward<B>,
+        from: &mut impl Pieces,
         cx: &mut Context<'_>,
         watch: &Watch,
     ) -> Poll<Result<bool, Failure>> {
         self.out.clear();
         while self.out.len() < SMALL && !self.over {
-            match forward.poll_data(cx, watch) {
+            match from.poll_data(cx, watch) {
                 Poll::Ready(Ok(0)) => self.over = self.filter.finish(&mut self.out).map_err(broken)?,
                 Poll::Ready(Ok(n)) => {
-                    let piece = &forward.data()[..n.min(SMALL)];
+                    let piece = &from.data()[..n.min(SMALL)];
                     let taken = self.filter.push(piece, &mut self.out).map_err(broken)?;
-                    forward.consume_data(taken);
+                    from.consume_data(taken);
                     (self.holds, self.pausing) = (true, false);
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),

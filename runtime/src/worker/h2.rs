@@ -25,7 +25,7 @@ use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind};
 use super::relay::known_length;
-use super::request_body::{headers_of, trailers_of};
+use super::request_body::{headers_of, trailers_of, without_digests};
 use super::respond::{self, Ending};
 use super::source::{BodySource as _, H2Body};
 use super::websocket;
@@ -158,8 +158,18 @@ pub async fn deliver(
                 let sent = body.len() as u64;
                 let ending =
                     Ending { request_bytes: forward.request_bytes(), response_bytes: sent, broken: false };
+                let trailers = forward.trailers().filter(|_| !x.local_response);
                 give_back(&worker, forward);
-                finished(&worker, x.release(), body, ending)
+                match trailers.map(|t| without_digests(trailers_of(&t))) {
+                    None => finished(&worker, x.release(), body, ending),
+                    Some(trailers) => {
+                        let mut x = x.release();
+                        respond::finish(&worker, &mut x, ending);
+                        let head = head(&x);
+                        worker.recycle(x);
+                        head.map(|()| Outgoing::Whole(body, Some(trailers)))
+                    }
+                }
             }
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);
@@ -391,8 +401,9 @@ impl Body for Outgoing {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Grpc(s) => s.size_hint(),
-            Self::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Ended(..) => SizeHint::default(),
+            Self::Whole(bytes, None) => SizeHint::with_exact(bytes.len() as u64),
+            // With a length, some clients take the body's end for that of all.
+            Self::Whole(..) | Self::Ended(..) => SizeHint::default(),
             Self::Stream(s) => s.length.map_or_else(SizeHint::default, |n| SizeHint::with_exact(n - s.sent)),
         }
     }
@@ -427,7 +438,10 @@ impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(forward) = &mut self.forward else { return Poll::Ready(None) };
         if let Some(filter) = &mut self.filter {
-            let polled = filter.poll(forward, cx, &self.watch);
+            if filter.is_over() {
+                return Poll::Ready(self.end_filtered());
+            }
+            let polled = filter.poll(&mut **forward, cx, &self.watch);
             let piece = polled.map_ok(|some| some.then(|| Bytes::copy_from_slice(filter.out())));
             let over = filter.is_over();
             return self.filtered(piece, over);
@@ -465,17 +479,25 @@ impl Streamed {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match std::task::ready!(polled) {
             Ok(piece) => {
-                self.sent += piece.as_ref().map_or(0, |p| p.len() as u64);
-                if over {
+                let Some(piece) = piece else { return Poll::Ready(self.end_filtered()) };
+                self.sent += piece.len() as u64;
+                if over && self.forward.as_ref().is_none_or(|f| f.trailers().is_none()) {
                     self.end(false);
                 }
-                Poll::Ready(piece.map(|p| Ok(Frame::data(p))))
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Err(_) => {
                 self.end(true);
                 Poll::Ready(Some(Err(Broken(None))))
             }
         }
+    }
+
+    /// The end of a body that was changed, and what comes after it.
+    fn end_filtered(&mut self) -> Option<Result<Frame<Bytes>, Broken>> {
+        let trailers = self.forward.as_ref().and_then(|f| f.trailers());
+        self.end(false);
+        trailers.map(|t| Ok(Frame::trailers(without_digests(trailers_of(&t)))))
     }
 
     fn end(&mut self, broken: bool) {

@@ -23,4 +23,5 @@ pub mod sender;
 pub mod source;
 pub mod splice;
 pub mod tunnel;
+pub mod upstream_h2;
 pub mod websocket;

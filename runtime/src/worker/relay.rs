@@ -17,8 +17,9 @@ use crate::exchange::Exchange;
 use crate::http1::request::Meta;
 use crate::http1::write::{self, ClientLine};
 use crate::http1::{Framing, Reject};
-use crate::message::Version;
+use crate::message::{Fields, Version};
 use crate::overload;
+use crate::policy::representation::is_of_bytes;
 use crate::policy::{BodyError, BodyFilter};
 
 /// Sends an upstream's answer on to the client.
@@ -48,7 +49,13 @@ pub async fn relay(
     };
     let filter = filter.filter(|_| forward.meta.framing != Framing::None);
     let http10 = x.request.version == Version::H10;
+    // Those of a body that is here whole are here, too.
+    let trailers = match &whole {
+        Some(_) if meta.te_trailers && !http10 && !x.local_response => after_changed(&forward),
+        _ => None,
+    };
     let framing = match (&whole, forward.meta.framing) {
+        (Some(_), _) if trailers.is_some() => Framing::Chunked,
         (Some(b), _) if b.is_empty() => Framing::None,
         (Some(b), _) => Framing::Length(b.len() as u64),
         (None, Framing::Length(_)) if filter.is_some() && !http10 => Framing::Chunked,
@@ -75,12 +82,17 @@ pub async fn relay(
     forward.splices = forward.body.is_plain() && whole.is_none() && filter.is_none();
     let broken = match (whole, filter) {
         (Some(body), _) => {
-            sender.add(&body);
+            if !body.is_empty() {
+                sender.add(&body);
+            }
+            sender.end_with(trailers);
             flush_to(&mut sender, &mut forward, x).await.is_err()
         }
         (None, filter) => match match filter {
             None => stream(&mut sender, &mut forward, x, meta.te_trailers).await,
-            Some(filter) => Box::pin(stream_filtered(&mut sender, &mut forward, filter)).await,
+            Some(filter) => {
+                Box::pin(stream_filtered(&mut sender, &mut forward, filter, meta.te_trailers)).await
+            }
         } {
             Ok(()) => false,
             // While something was waited for, what was there has been sent already.
@@ -105,6 +117,13 @@ pub async fn relay(
         (_, true, _) => Next::KeepAlive,
         (_, false, _) => Next::Close,
     }
+}
+
+/// The trailers of a body that was changed, without what they say of the bytes that it had.
+fn after_changed(forward: &Forward<H1Body<'_>>) -> Option<Fields> {
+    let mut trailers = forward.trailers()?;
+    trailers.retain(|_, name, _| !is_of_bytes(name));
+    Some(trailers).filter(|t| !t.is_empty())
 }
 
 /// The `Content-Length` of an answer that has no body but may say how long it would be.
@@ -245,6 +264,7 @@ async fn stream_filtered(
     sender: &mut Sender,
     forward: &mut Forward<H1Body<'_>>,
     filter: Box<dyn BodyFilter>,
+    trailers: bool,
 ) -> Result<(), Failure> {
     let mut filtering = Filtering::new(filter);
     std::future::poll_fn(|cx| {
@@ -258,7 +278,7 @@ async fn stream_filtered(
                             sender.add(filtering.out());
                         }
                         if filtering.is_over() {
-                            sender.end();
+                            sender.end_with(if trailers { after_changed(forward) } else { None });
                         }
                         continue;
                     }

@@ -13,22 +13,27 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::deadline::Watch;
+use super::forward::Patience;
 use crate::exchange::SnapshotRef;
 use crate::http1::trailers::may_trail;
 use crate::http1::write;
 use crate::message::{Fields, name};
 use crate::policy::BodyError;
+use crate::policy::representation::is_of_bytes;
 use crate::snapshot::Snapshot;
 
 /// How much of a body's beginning is kept for a second attempt.
 const KEEP: usize = 64 * 1024;
+/// How much of a whole body is handed on at once: how fast the upstream takes it is seen between two pieces.
+const PIECE: usize = 64 * 1024;
 
 /// What the exchange and the connection share.
 pub struct Source {
     state: RefCell<State>,
     /// Moved on with every piece: the upstream may be silent while the client sends.
     watch: Rc<Watch>,
-    patience: Duration,
+    patience: Patience,
+    turn: Cell<Turn>,
     /// Bytes at most, 0 for any number.
     limit: u64,
     length: Option<u64>,
@@ -36,6 +41,17 @@ pub struct Source {
     over: Cell<bool>,
     fault: Cell<Option<BodyError>>,
     snapshot: SnapshotRef,
+}
+
+/// Whose time runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The client's, who has not sent more.
+    Client,
+    /// The upstream's, which has not taken what is there.
+    Taking,
+    /// The upstream's, which has all.
+    Answering,
 }
 
 struct State {
@@ -60,19 +76,19 @@ pub enum Origin {
 pub struct RequestBody(Rc<Source>);
 
 impl Source {
-    /// A body of at most `limit` bytes (0: any), whose progress moves `watch` on by `patience`.
+    /// A body of at most `limit` bytes (0: any), whose progress moves `watch` on by what `patience` grants.
     pub fn new(
         origin: Origin,
         limit: u64,
         watch: Rc<Watch>,
-        patience: Duration,
+        patience: Patience,
         snapshot: SnapshotRef,
     ) -> Rc<Self> {
         let (incoming, kept, length) = match origin {
             Origin::Whole(b) if b.is_empty() => (None, Vec::new(), Some(0)),
             Origin::Whole(b) => {
-                let n = b.len() as u64;
-                (None, vec![b], Some(n))
+                let piece = |at| b.slice(at..b.len().min(at + PIECE));
+                (None, (0..b.len()).step_by(PIECE).map(piece).collect(), Some(b.len() as u64))
             }
             Origin::Client(i) => {
                 let n = i.size_hint().exact();
@@ -84,6 +100,7 @@ impl Source {
             state,
             watch,
             patience,
+            turn: Cell::new(Turn::Taking),
             limit,
             length,
             sent: Cell::new(0),
@@ -112,6 +129,26 @@ impl Source {
     /// Bytes sent on.
     pub fn sent(&self) -> u64 {
         self.sent.get()
+    }
+
+    /// How long whoever is to go on with the request may take.
+    pub fn patience(&self) -> Duration {
+        match self.turn.get() {
+            Turn::Client => self.patience.body,
+            Turn::Taking => self.patience.write,
+            Turn::Answering => self.patience.upstream,
+        }
+    }
+
+    /// Whether the client is to go on with the request.
+    pub fn awaits_client(&self) -> bool {
+        self.turn.get() == Turn::Client
+    }
+
+    fn give_turn(&self, turn: Turn) {
+        if self.turn.replace(turn) != turn || turn == Turn::Taking {
+            self.watch.arm(self.patience());
+        }
     }
 
     /// What went wrong on the client's side.
@@ -151,22 +188,31 @@ impl Source {
         let state = &mut *self.state.borrow_mut();
         if let Some(piece) = state.kept.get(state.at) {
             state.at += 1;
+            let last = state.at == state.kept.len() && state.incoming.is_none();
+            self.give_turn(if last { Turn::Answering } else { Turn::Taking });
             self.sent.set(self.sent.get() + piece.len() as u64);
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
-        let Some(incoming) = &mut state.incoming else { return Poll::Ready(None) };
-        let frame = match Pin::new(incoming).poll_frame(cx) {
+        let Some(incoming) = &mut state.incoming else {
+            self.give_turn(Turn::Answering);
+            return Poll::Ready(None);
+        };
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.fail(BodyError::Broken)))),
-            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.give_turn(Turn::Answering);
+                return Poll::Ready(None);
+            }
             Poll::Pending => {
+                self.give_turn(Turn::Client);
                 if !state.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                     state.waker = Some(cx.waker().clone());
                 }
                 return Poll::Pending;
             }
         };
-        self.watch.arm(self.patience);
+        self.give_turn(if incoming.is_end_stream() { Turn::Answering } else { Turn::Taking });
         match frame.into_data() {
             Ok(data) => {
                 let sent = self.sent.get() + data.len() as u64;
@@ -225,6 +271,15 @@ pub fn trailers_of(fields: &Fields) -> HeaderMap {
         }
     }
     map
+}
+
+/// Trailers of a body that was changed, without what they say of the bytes that it had.
+pub fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
+    let of_bytes: Vec<_> = trailers.keys().filter(|n| is_of_bytes(n.as_str().as_bytes())).cloned().collect();
+    for name in of_bytes {
+        trailers.remove(name);
+    }
+    trailers
 }
 
 /// The fields of a head as HTTP/2 takes them, without those of one connection.

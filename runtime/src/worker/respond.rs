@@ -75,7 +75,7 @@ pub fn changed(x: &mut Exchange, body: Vec<u8>) -> Bytes {
 }
 
 /// Passes a body that is here whole through the policies' filter, if there is one.
-fn filtered(x: &mut Exchange, body: Bytes) -> Bytes {
+pub fn filtered(x: &mut Exchange, body: Bytes) -> Bytes {
     let Some(mut filter) = pipeline::filter(x, Some(body.len() as u64)) else { return body };
     match filter::whole(&mut *filter, &body, x.snapshot.gateway.limits.buffered_body) {
         Ok(body) => body.into(),
