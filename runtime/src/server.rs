@@ -11,6 +11,7 @@ use crate::admin;
 use crate::effect;
 use crate::model::gateway::Address;
 use crate::overload;
+use crate::provider::{Unavailable, Wanted};
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::reloads::Reloads;
@@ -123,6 +124,21 @@ fn common(snapshot: Snapshot, overrides: Vec<Override>, connections_max: usize) 
         proxy_refused: AtomicU64::new(0),
         next_connection: AtomicU64::new(1),
     })
+}
+
+/// Waits for the keys of an identity provider, as a gateway with this snapshot would; for tools, which serve nothing.
+///
+/// # Errors
+/// The system has no room for another event loop.
+pub fn wait_for_keys(snapshot: &Snapshot, wanted: &Wanted) -> io::Result<Result<(), Unavailable>> {
+    let asking = Snapshot {
+        gateway: snapshot.gateway.clone(),
+        shared: Arc::clone(&snapshot.shared),
+        ..Snapshot::default()
+    };
+    let common = common(asking, Vec::new(), 1);
+    common.resolver.use_servers(&snapshot.gateway.dns_servers);
+    effect::provider::ask_now(common, wanted)
 }
 
 /// What a worker needs, for tests of what it does.

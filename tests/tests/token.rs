@@ -281,6 +281,44 @@ impl Drop for Issuer {
 }
 
 #[test]
+fn explaining_asks_the_issuer_as_the_gateway_does() {
+    let (issuer, folder) = (Issuer::start(), Folder::new("token"));
+    let name = format!("http://{}", issuer.1);
+    let issuers = format!(
+        "issuers: [{{issuer: '{name}', discovery: true, audiences: [api], scopes_all: [read], claims_to_headers: {{sub: X-User-Id}}}}]"
+    );
+    let text = CONFIG
+        .replace("claims_to_verify: [exp]", &issuers)
+        .replace("- { name: acl, config: { allow: [admin] } }", "");
+    let path = folder.write("gw.yaml", &text);
+    let config = path.to_str().expect("a path");
+    let gateway = Gateway::start(&path, &["--workers", "1"]);
+    let token_with = |scope: &str| {
+        let (_, granted) =
+            issuer.post("/token", &format!("grant_type=client_credentials&scope={scope}"), "s3cret");
+        granted["access_token"].as_str().expect("a token").to_owned()
+    };
+    let (good, weak) = (token_with("read"), token_with("write"));
+    let said = check(&gateway, config, &good, (204, ""));
+    assert_eq!(said["upstream_headers"]["X-User-Id"], "dev");
+    check(&gateway, config, &weak, (403, "scope"));
+    let said =
+        self::token(&["explain", "--config", config, "--route", "orders", "--offline", "--json"], &good);
+    assert_eq!(said.status.code(), Some(1));
+    let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    assert!(said["accepted"].is_null() && said["response"].is_null(), "{said:#}");
+
+    drop((gateway, issuer));
+    let gateway = Gateway::start(&path, &["--workers", "1"]);
+    let said = check(&gateway, config, &good, (503, "issuer keys"));
+    let keys = said["checks"].as_array().and_then(|all| all.iter().find(|c| c["check"] == "issuer keys"));
+    assert_eq!(keys.expect("it is told")["actual"], "no connection came about");
+    let text = self::token(&["explain", "--config", config, "--route", "orders"], &good);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("refused with 503; `issuer keys` fails: no connection came about"), "{text}");
+}
+
+#[test]
 fn the_small_issuer_issues_publishes_introspects_and_rotates() {
     let issuer = Issuer::start();
     let get = |path: &str| -> Value {

@@ -17,7 +17,9 @@ use crate::clock;
 use crate::exchange::{Client, Exchange};
 use crate::message::{FieldName, Fields};
 use crate::policy::call::{Call, CallResponse, CallTo, Endpoint};
-use crate::provider::{DOCUMENT_MAX, Metadata, PATIENCE, Provider, Providers, Source, check_type, lifetime};
+use crate::provider::{
+    DOCUMENT_MAX, Metadata, PATIENCE, Provider, Providers, Source, Unavailable, Wanted, check_type, lifetime,
+};
 use crate::telemetry::Sink;
 use crate::token::jwk::JwkSet;
 use crate::worker::context::{Common, Worker};
@@ -47,6 +49,22 @@ async fn run(common: Arc<Common>, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|s| *s) => return,
         }
     }
+}
+
+/// Asks a provider on this thread and waits for what comes of it: for tools, which have no thread that asks.
+///
+/// # Errors
+/// There is no runtime to be had.
+pub fn ask_now(common: Arc<Common>, wanted: &Wanted) -> io::Result<Result<(), Unavailable>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, async {
+        let worker = Worker::new(common, Sink { metrics: Arc::default(), log: None });
+        tokio::task::spawn_local(Rc::clone(&worker.deadlines).run());
+        if wanted.provider.begin(clock::monotonic()).is_ok() {
+            round(&worker, &wanted.provider).await;
+        }
+        wanted.wait().await
+    }))
 }
 
 /// Begins the rounds that are due; tells when to look again.

@@ -30,7 +30,7 @@ use crate::token::claims::{self, Times};
 use crate::token::demands;
 use crate::token::issuer::Issuer;
 use crate::token::trace::{Evidence, Quiet, Trace, shown};
-pub use explain::Explanation;
+pub use explain::{Explanation, ISSUER_KEYS};
 
 /// See the module.
 pub struct Jwt {

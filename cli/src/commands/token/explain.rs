@@ -8,7 +8,7 @@ use gw_runtime::policy::Reply;
 use gw_runtime::token::trace::{Check, Outcome};
 use serde_json::{Value, json};
 
-use super::judge::{Judgement, judge};
+use super::judge::{Judgement, Question, judge};
 use super::print;
 use super::source::Source;
 use crate::exit::Code;
@@ -18,6 +18,8 @@ use crate::exit::Code;
 #[command(after_help = "\
 Example:
   gw token explain --config kong.yaml --route orders < token.txt
+
+An issuer's keys are fetched as the gateway fetches them.
 
 The exit code is 0 if the token is let in, and 1 if not.")]
 pub struct Args {
@@ -32,6 +34,9 @@ pub struct Args {
     /// Judge as at this moment (seconds since 1970) instead of now
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
+    /// Ask no issuer for its keys, so that a token of one that publishes them cannot be judged
+    #[arg(long)]
+    offline: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -41,13 +46,20 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Code> {
     let model = crate::load::checked(&args.config)?;
     let token = args.source.read()?;
-    let judgement = judge(&model, args.route.as_deref(), &token, args.at.unwrap_or_else(clock::unix_s))?;
+    let question = Question {
+        token: &token,
+        route: args.route.as_deref(),
+        now: args.at.unwrap_or_else(clock::unix_s),
+        offline: args.offline,
+    };
+    let judgement = judge(&model, &question)?;
     print(&if args.json { as_json(&judgement) } else { as_text(&judgement) })?;
     Ok(if judgement.reply.is_none() { Code::Ok } else { Code::Findings })
 }
 
 fn as_text(j: &Judgement) -> String {
-    let mut out = format!("route {}; the token is looked for in {}\n\n", j.route, j.places);
+    let mut out = format!("route `{}`; the token is looked for in {}\n", j.route, j.places);
+    let _ = writeln!(out, "{}\n", headline(j));
     for check in &j.checks {
         out.push_str(&line(check));
     }
@@ -55,6 +67,7 @@ fn as_text(j: &Judgement) -> String {
         let _ = writeln!(out, "\nnote: {note}");
     }
     match &j.reply {
+        _ if j.undecided => {}
         Some(reply) => {
             let _ = writeln!(out, "\nthe gateway refuses it with\n{}", indented(reply));
         }
@@ -69,6 +82,30 @@ fn as_text(j: &Judgement) -> String {
                 let _ = writeln!(out, "  {name}: {value}");
             }
         }
+    }
+    out
+}
+
+/// The outcome, with what fails first and what to do about it, so that nobody has to read on.
+fn headline(j: &Judgement) -> String {
+    let failed: Vec<&Check> = j.checks.iter().filter(|c| c.outcome == Outcome::Fail).collect();
+    let mut out = match (&j.reply, j.undecided) {
+        (_, true) => {
+            "undecided: the gateway asks the issuer for its keys, which `--offline` forbids".to_owned()
+        }
+        (Some(reply), _) => format!("refused with {}", reply.status),
+        (None, _) if j.anonymous => "let in, but only as the anonymous consumer".to_owned(),
+        (None, _) => return "let in".to_owned(),
+    };
+    let Some((first, rest)) = failed.split_first() else { return out };
+    let Check { name, evidence, note, .. } = first;
+    let _ = write!(out, "; `{name}` fails: {}, expected {}", evidence.actual, evidence.expected);
+    if !note.is_empty() {
+        let _ = write!(out, "\n  {note}");
+    }
+    if !rest.is_empty() {
+        let names: Vec<String> = rest.iter().map(|c| format!("`{}`", c.name)).collect();
+        let _ = write!(out, "\n  fails too: {}", names.join(", "));
     }
     out
 }
@@ -116,7 +153,7 @@ fn as_json(j: &Judgement) -> String {
     let pairs = |list: &[(String, String)]| -> Value {
         list.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
     };
-    let response = j.reply.as_ref().map(|reply| {
+    let response = j.reply.as_ref().filter(|_| !j.undecided).map(|reply| {
         json!({
             "status": reply.status,
             "headers": pairs(&fields(reply)),
@@ -127,7 +164,7 @@ fn as_json(j: &Judgement) -> String {
         "schema": "gw.token.explanation",
         "version": 1,
         "route": j.route,
-        "accepted": j.reply.is_none(),
+        "accepted": (!j.undecided).then_some(j.reply.is_none()),
         "anonymous": j.anonymous,
         "consumer": j.consumer,
         "checks": j.checks.iter().map(check_json).collect::<Vec<_>>(),

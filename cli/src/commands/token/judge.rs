@@ -8,9 +8,10 @@ use gw_runtime::compile;
 use gw_runtime::exchange::{Client, Exchange, RequestId, SnapshotRef};
 use gw_runtime::message::names;
 use gw_runtime::model::Model;
-use gw_runtime::policy::jwt::Jwt;
+use gw_runtime::policy::jwt::{ISSUER_KEYS, Jwt};
 use gw_runtime::policy::{Answer, Effect, Flow, Policy as _, Reply, Step};
 use gw_runtime::provider::Unavailable;
+use gw_runtime::server;
 use gw_runtime::snapshot::Snapshot;
 use gw_runtime::token::config;
 use gw_runtime::token::trace::{Check, Evidence, Outcome};
@@ -43,19 +44,28 @@ pub struct Judgement {
     /// Consumer that the request goes on as.
     pub consumer: Option<String>,
     pub anonymous: bool,
+    /// Only the keys of the issuer could tell, and they were not to be asked for.
+    pub undecided: bool,
     /// What the upstream is told, by the policies that ran.
     pub upstream_fields: Vec<(String, String)>,
     /// What a user should know beside it.
     pub notes: Vec<String>,
 }
 
-/// Judges a token as at `now` (seconds since 1970).
-pub fn judge(
-    model: &Checked<Model>,
-    route: Option<&str>,
-    token: &str,
-    now: u64,
-) -> anyhow::Result<Judgement> {
+/// A token and how to judge it.
+pub struct Question<'a> {
+    pub token: &'a str,
+    /// Name or id of the route, where the config has several.
+    pub route: Option<&'a str>,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Ask no issuer for its keys.
+    pub offline: bool,
+}
+
+/// Judges a token.
+pub fn judge(model: &Checked<Model>, question: &Question<'_>) -> anyhow::Result<Judgement> {
+    let &Question { token, route, now, offline } = question;
     let (snapshot, _) = compile::build(model, &Arc::default());
     let snapshot = snapshot.ok_or_else(|| {
         WithCode(Code::Findings, "the config cannot be served; `gw validate` says why".to_owned())
@@ -63,21 +73,27 @@ pub fn judge(
     let snapshot = SnapshotRef::new(Arc::new(snapshot));
     let route = choose_route(model, &snapshot, route)?;
     let (place, policy) = jwt_of(&snapshot, route).ok_or_else(|| no_policy(&snapshot, route))?;
-    let mut explanation = policy.explain(&snapshot, token.as_bytes(), now);
-
     let mut x = request(&snapshot, token, now);
-    let mut notes = Vec::new();
+    let (mut notes, mut undecided) = (Vec::new(), false);
     let flow = match policy.request(&mut x) {
         Flow::Await(Effect::Keys(wanted)) => {
-            let url = wanted.provider.source.url();
-            notes.push(format!(
-                "the gateway fetches this issuer's keys by {url}, which this does not; `gw token verify --jwks FILE` \
-                 judges by a set that you have fetched"
-            ));
-            policy.resume(&mut x, Answer::Keys(Err(Unavailable::Failed)))
+            let came = if offline {
+                undecided = true;
+                Err(Unavailable::Failed)
+            } else {
+                server::wait_for_keys(&snapshot, &wanted)?
+            };
+            policy.resume(&mut x, Answer::Keys(came))
         }
         flow => flow,
     };
+    // By the keys that were fetched meanwhile.
+    let mut explanation = policy.explain(&snapshot, token.as_bytes(), now);
+    if undecided && let Some(check) = explanation.checks.iter_mut().find(|c| c.name == ISSUER_KEYS) {
+        let evidence = Evidence::default();
+        *check =
+            Check { evidence, outcome: Outcome::Skip, note: "not fetched (`--offline`)".into(), ..*check };
+    }
     let mut reply = answer(flow);
     let chain = chain_of(&x, route);
     for (order, step) in &snapshot.chains[chain].steps {
@@ -103,6 +119,7 @@ pub fn judge(
         reply,
         consumer,
         anonymous,
+        undecided,
         upstream_fields: fields.filter(|(name, _)| !name.eq_ignore_ascii_case("authorization")).collect(),
         notes,
     })

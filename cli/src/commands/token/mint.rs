@@ -105,7 +105,8 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
 
 /// A broken token that the config lets in is a finding about the config.
 fn warn_if_accepted(model: &Checked<Model>, route: Option<&str>, token: &str) {
-    if let Ok(judged) = judge::judge(model, route, token, clock::unix_s())
+    let question = judge::Question { token, route, now: clock::unix_s(), offline: false };
+    if let Ok(judged) = judge::judge(model, &question)
         && judged.reply.is_none()
         && !judged.anonymous
     {

@@ -46,6 +46,9 @@ pub struct Args {
     /// Judge as at this moment (seconds since 1970) instead of now
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
+    /// Ask no issuer for its keys
+    #[arg(long, requires = "config")]
+    offline: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -58,7 +61,10 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         (Some(_), _) => by_jwks(args, now)?,
         (None, Some(config)) => {
             let model = crate::load::checked(config)?;
-            let judged = judge::judge(&model, args.route.as_deref(), &args.source.read()?, now)?;
+            let token = args.source.read()?;
+            let route = args.route.as_deref();
+            let question = judge::Question { token: &token, route, now, offline: args.offline };
+            let judged = judge::judge(&model, &question)?;
             let who = judged.consumer.map(|name| format!(" as consumer `{name}`")).unwrap_or_default();
             (judged.checks, judged.reply.is_none() && !judged.anonymous, who)
         }

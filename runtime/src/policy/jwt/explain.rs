@@ -2,10 +2,11 @@
 
 use super::Jwt;
 use crate::diag::suggest::nearest;
+use crate::provider::{Provider, Published};
 use crate::snapshot::Snapshot;
 use crate::token::check::{self, Denial};
 use crate::token::claims::Times;
-use crate::token::trace::{Check, Outcome, Report, listed};
+use crate::token::trace::{Check, Evidence, Outcome, Report, Trace as _, listed};
 use crate::token::{demands, issuer, parse};
 
 /// What came of judging a token.
@@ -28,7 +29,11 @@ impl Jwt {
                 rest = issuer::CHECKS;
             }
             let (times, claims) = (Times::of(&token.claims), token.claims.clone());
-            let keys = issuer.and_then(|i| self.providers[i].as_ref()?.published());
+            let provider = issuer.and_then(|i| self.providers.get(i)?.as_ref());
+            let keys = provider.and_then(|p| p.published());
+            if let Some(provider) = provider {
+                has_keys(provider, keys.as_deref(), &mut report);
+            }
             let verified = self.verify_decoded(snapshot, token, issuer, keys.as_deref(), &mut report);
             // The gateway would not look at the times of a token without a good signature; its owner wants to know.
             let in_time = self.check_times(issuer, &times, now, &mut report);
@@ -41,6 +46,12 @@ impl Jwt {
         report.fill(parse::CHECKS);
         report.fill(demands::CHECKS);
         report.fill(rest);
+        if report.checks.iter().any(|c| c.name == ISSUER_KEYS && c.outcome == Outcome::Fail) {
+            for check in report.checks.iter_mut().filter(|c| NEED_KEYS.contains(&c.name)) {
+                *check = Check { outcome: Outcome::Skip, evidence: Evidence::default(), ..check.clone() };
+                check.note = "the issuer's keys are not there".into();
+            }
+        }
         for check in report.checks.iter_mut().filter(|c| c.outcome == Outcome::Fail) {
             check.note = match check.name {
                 "credential" => self.known(snapshot, &check.evidence.actual),
@@ -76,6 +87,24 @@ impl Jwt {
     }
 }
 
+/// Whether the keys that an issuer publishes are known.
+pub const ISSUER_KEYS: &str = "issuer keys";
+/// What cannot be said without them.
+const NEED_KEYS: [&str; 2] = ["key", "signature"];
+
+fn has_keys(provider: &Provider, keys: Option<&Published>, report: &mut Report) {
+    let expected = format!("a key set, by {}", provider.source.url());
+    let actual = match (keys, provider.last_error()) {
+        (Some(published), _) => published.keys.described(),
+        (None, Some(error)) => error,
+        (None, None) => "not fetched".to_owned(),
+    };
+    report.observe(ISSUER_KEYS, keys.is_some(), || Evidence::new(actual, expected));
+    if keys.is_none() {
+        report.failed(Denial::new("The keys of the token's issuer are not available"));
+    }
+}
+
 /// What to do about a check that failed.
 fn advice(check: &str) -> &'static str {
     match check {
@@ -92,6 +121,9 @@ fn advice(check: &str) -> &'static str {
         "crit" => "have the issuer leave `crit` out",
         "key claim" => "put the credential's `key` there, or change the plugin's `key_claim_name`",
         "algorithm" => "sign with the expected algorithm, or change what the config expects",
+        ISSUER_KEYS => {
+            "nobody can tell whether the token is good; see that this machine reaches the URL, and what is there"
+        }
         "key" | "kid" => "the issuer signs with a key that this set does not have; bring the set up to date",
         "signature" => "it was signed with another key or secret, or changed afterwards",
         "exp" => "ask for a new token; if it should still be good, compare the clocks",

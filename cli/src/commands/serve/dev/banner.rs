@@ -90,6 +90,10 @@ impl Banner<'_> {
         if let Some(example) = examples.routes.iter().find(secured) {
             self.push(out, "without credentials: 401", example.curl.line(self.places, false, false));
         }
+        if let Some(route) = examples.routes.iter().find_map(|e| e.explained.as_deref()) {
+            let line = format!("gw token explain --config {} --route {} TOKEN", self.file(), quote(route));
+            self.push(out, "why a token is refused, check by check", Some(line));
+        }
         let clear = |e: &&Example| !e.curl.only_tls && e.caller.missing.is_empty();
         if let Some(example) = examples.routes.iter().find(clear).filter(|_| self.places.clear.is_some()) {
             self.push(out, "over TLS", example.curl.line(self.places, true, true));
@@ -110,10 +114,14 @@ impl Banner<'_> {
         }
     }
 
+    fn file(&self) -> String {
+        self.files.first().map(|f| quote(&f.display().to_string())).unwrap_or_default()
+    }
+
     fn bench(&self, limit: &Limit, example: &Example) -> Option<String> {
         let curl = &example.curl;
         let url = curl.url(self.places, false, false)?;
-        let file = self.files.first().map(|f| quote(&f.display().to_string())).unwrap_or_default();
+        let file = self.file();
         let consumer = example.caller.name.as_ref();
         let consumer = consumer.map(|c| format!(" --consumer {}", quote(c))).unwrap_or_default();
         let requests = limit.count + limit.count.div_ceil(2);

@@ -29,6 +29,8 @@ pub struct Example {
     pub title: String,
     pub curl: Curl,
     pub caller: Caller,
+    /// The route's name or id, where `gw token explain` has something to say about it.
+    pub explained: Option<String>,
     /// The least limit on the route.
     pub limit: Option<Limit>,
 }
@@ -52,7 +54,10 @@ pub fn of(model: &Checked<Model>, file: Option<&PathBuf>) -> Examples {
         let plugins = credentials::plugins_of_route(model, index);
         let caller = credentials::add(&mut curl, model, index, &plugins, file);
         let title = title(model, index);
-        examples.routes.push(Example { title, curl, caller, limit: limit(&plugins) });
+        let takes_tokens = plugins.iter().any(|p| p.name.value == "jwt");
+        let name = route.name.as_ref().map_or(&route.id, |n| &n.value);
+        let explained = takes_tokens.then(|| name.clone());
+        examples.routes.push(Example { title, curl, caller, explained, limit: limit(&plugins) });
     }
     examples
 }
