@@ -108,6 +108,8 @@ pub struct Exchange {
     pub matched_len: usize,
     /// The whole request body, where a policy asked for it ([`crate::policy::Effect::ReadBody`]) or replaced it.
     pub body: Option<Bytes>,
+    /// `body` is only the beginning: the rest comes from the client.
+    pub body_goes_on: bool,
     /// The correlation id, where a policy made or kept one.
     pub correlation_id: Option<String>,
     /// What limits did to the request, where that is worth telling.
@@ -194,6 +196,7 @@ impl Exchange {
             captures: Vec::new(),
             matched_len: 0,
             body: None,
+            body_goes_on: false,
             correlation_id: None,
             limit_notes: Vec::new(),
             gives_up: false,

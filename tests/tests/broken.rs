@@ -67,7 +67,7 @@ fn an_answer_that_breaks_off_does_not_look_whole() {
 
 #[test]
 fn an_upload_that_breaks_off_is_not_completed_for_the_upstream() {
-    let (gateway, upstream, _folder) = place("");
+    let (gateway, upstream, _folder) = place("gateway: { limits: { request_buffer: 0 } }\n");
     for fields in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
         let before = upstream.connections();
         let mut connection = Connection::open(gateway.addr());

@@ -89,23 +89,3 @@ fn bodies_that_are_held_do_not_use_up_memory() {
     drop(senders);
     gw.until("there is room again", |gw| ask(&mut connect(gw.http), "/").is_ok_and(|a| a.status == 200));
 }
-
-#[test]
-fn short_bodies_come_whole_before_a_target_is_asked() {
-    let upstream = Upstream::start();
-    let text = config(&upstream, 0);
-    for (text, asked) in
-        [(text.clone(), 0), (text.replace("name: plain,", "name: plain, request_buffering: false,"), 1)]
-    {
-        let gw = Serving::start(&text);
-        let before = upstream.connections();
-        let mut stream = connect(gw.http);
-        stream
-            .write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\nhalf")
-            .expect("it reads");
-        std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(upstream.connections() - before, asked, "{text}");
-        stream.write_all(b"more").expect("it reads");
-        assert_eq!(gw_tests::serving::receive(&mut stream).expect("an answer").status, 200);
-    }
-}

@@ -119,6 +119,8 @@ pub struct Limits {
     pub body: u64,
     /// Bytes of a body that a policy needs whole.
     pub buffered_body: usize,
+    /// Bytes of a request's body that are waited for before a target is asked, where the route buffers requests.
+    pub request_buffer: usize,
     pub connections: usize,
     pub connections_per_ip: usize,
     pub requests_per_connection: usize,
@@ -198,6 +200,7 @@ impl Default for Limits {
             header_count: 100,
             body: 0,
             buffered_body: 10 * 1024 * 1024,
+            request_buffer: 64 * 1024,
             connections: 50_000,
             connections_per_ip: 0,
             requests_per_connection: 10_000,

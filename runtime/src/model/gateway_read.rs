@@ -53,6 +53,7 @@ const LIMITS: &[Field] = &[
     Field::new("header_count", COUNT, "Header lines, 431 beyond.").default("100"),
     Field::new("body", COUNT, "Bytes of a request body, 413 beyond; 0 is no bound.").default("0"),
     Field::new("buffered_body", COUNT, "Bytes of a body that a plugin needs whole.").default("10485760"),
+    Field::new("request_buffer", COUNT, "Bytes of a request body that are waited for before a target is asked, on routes with `request_buffering`; longer bodies are streamed.").default("65536"),
     Field::new("connections", COUNT, "Client connections.").default("50000"),
     Field::new("connections_per_ip", COUNT, "Client connections of one address; 0 is no bound.").default("0"),
     Field::new("requests_per_connection", COUNT, "Requests after which a connection is closed.")
@@ -221,6 +222,7 @@ fn limits(record: &Record) -> Limits {
         header_count: size(record, "header_count", d.header_count),
         body: record.int("body").and_then(|n| u64::try_from(n).ok()).unwrap_or(d.body),
         buffered_body: size(record, "buffered_body", d.buffered_body),
+        request_buffer: size(record, "request_buffer", d.request_buffer),
         connections: size(record, "connections", d.connections),
         connections_per_ip: size(record, "connections_per_ip", d.connections_per_ip),
         requests_per_connection: size(record, "requests_per_connection", d.requests_per_connection),

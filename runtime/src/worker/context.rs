@@ -151,6 +151,7 @@ impl Worker {
         x.captures.clear();
         x.matched_len = 0;
         x.body = None;
+        x.body_goes_on = false;
         x.correlation_id = None;
         x.local_response = false;
         x.limit_notes.clear();

@@ -12,6 +12,7 @@ use super::sender::{SMALL, Sender};
 use super::source::BodySource;
 use super::splice::{Pipe, WORTH};
 use super::tunnel::Opened;
+use crate::exchange::Exchange;
 use crate::http1::{BodyDecoder, Decoded, Framing, Reject, response, trailers};
 use crate::message::{Fields, ResponseHead};
 use crate::policy::BodyError;
@@ -51,8 +52,9 @@ const ENOUGH: usize = 128 * 1024;
 pub struct Forward<B> {
     pub body: B,
     pub up: UpstreamConn,
-    /// Sent instead of `body` where a policy has read or made the whole body; and how much of it is used.
-    whole: Option<(Bytes, usize)>,
+    /// Sent instead of `body`, or before it, where a policy has read or made the whole body or its beginning was waited
+    /// for.
+    held: Option<HeldBody>,
     tx: Sender,
     tx_done: bool,
     /// The upstream takes no more; its answer may still come.
@@ -82,24 +84,44 @@ pub struct Forward<B> {
     pub in_flight: Option<InFlight>,
 }
 
+/// Bytes of a request's body that are here already.
+pub struct HeldBody {
+    bytes: Bytes,
+    used: usize,
+    /// The rest comes from the client.
+    goes_on: bool,
+}
+
+impl HeldBody {
+    /// What the exchange holds.
+    pub fn of(x: &Exchange) -> Option<Self> {
+        x.body.clone().map(|bytes| Self { bytes, used: 0, goes_on: x.body_goes_on })
+    }
+
+    /// What is not sent yet; `None` where the client's body is next.
+    fn rest(&self) -> Option<&[u8]> {
+        let rest = &self.bytes[self.used..];
+        (!rest.is_empty() || !self.goes_on).then_some(rest)
+    }
+}
+
 impl<B: BodySource> Forward<B> {
     /// An exchange on `up`; [`Forward::request_head`] must be given the head next.
     pub fn new(
         up: UpstreamConn,
         body: B,
-        whole: Option<Bytes>,
+        held: Option<HeldBody>,
         websocket: bool,
         patience: Patience,
     ) -> Box<Self> {
         let tx = Sender::new(false);
         let meta = response::Meta::default();
         let rx = BodyDecoder::new(Framing::None);
-        let whole = whole.map(|b| (b, 0));
         // Boxed, because it is handed from hand to hand.
         Box::new(Self {
             body,
             up,
-            whole,
+            held,
             tx,
             tx_done: false,
             tx_failed: false,
@@ -131,10 +153,12 @@ impl<B: BodySource> Forward<B> {
 
     /// How the request's body will be framed.
     pub fn framing(&self) -> Framing {
-        match &self.whole {
-            Some((b, _)) if b.is_empty() => Framing::None,
-            Some((b, _)) => Framing::Length(b.len() as u64),
-            None => self.body.framing(),
+        match &self.held {
+            // What came after it can only be passed on behind chunks.
+            Some(held) if !held.goes_on && self.body.has_trailers() => Framing::Chunked,
+            Some(held) if !held.goes_on && held.bytes.is_empty() => Framing::None,
+            Some(held) if !held.goes_on => Framing::Length(held.bytes.len() as u64),
+            _ => self.body.framing(),
         }
     }
 
@@ -157,16 +181,16 @@ impl<B: BodySource> Forward<B> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
-        match &self.whole {
-            Some((bytes, used)) => Poll::Ready(Ok(bytes.len() - used)),
+        match self.held.as_ref().and_then(HeldBody::rest) {
+            Some(rest) => Poll::Ready(Ok(rest.len())),
             None => self.body.poll_fill(cx),
         }
     }
 
     fn consume(&mut self, n: usize) {
-        match &mut self.whole {
-            Some((_, used)) => *used += n,
-            None => self.body.consume(n),
+        match &mut self.held {
+            Some(held) if held.used < held.bytes.len() => held.used += n,
+            _ => self.body.consume(n),
         }
     }
 
@@ -211,8 +235,8 @@ impl<B: BodySource> Forward<B> {
                         continue;
                     }
                     Poll::Ready(Ok(n)) => {
-                        let data = match &self.whole {
-                            Some((bytes, used)) => &bytes[*used..],
+                        let data = match self.held.as_ref().and_then(HeldBody::rest) {
+                            Some(rest) => rest,
                             None => &self.body.data()[..n],
                         };
                         if n <= SMALL && !self.tx.in_large() {
@@ -248,7 +272,7 @@ impl<B: BodySource> Forward<B> {
         !self.tx_done
             && !self.copies
             && !self.tx.chunked
-            && self.whole.is_none()
+            && self.held.as_ref().is_none_or(|h| h.rest().is_none())
             && matches!(self.up.io, Io::Tcp(_))
             && self.body.in_socket() >= WORTH
     }

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use super::context::Worker;
 use super::proxy;
-use super::source::{BodySource, collect};
+use super::source::{BodySource, collect, collect_some};
 use crate::effect::call;
 use crate::exchange::Exchange;
 use crate::http1::Framing;
@@ -56,31 +56,37 @@ pub async fn run<B: BodySource>(w: &Rc<Worker>, x: &mut Exchange, body: &mut B) 
     Decision::Proxy
 }
 
-/// Bodies of a stated length up to this are here whole before a target is asked, where the route buffers requests.
-const HELD: u64 = 64 * 1024;
-
-/// Whether the rest of a short body is to be waited for, so that a slow client keeps no target busy. Long ones are
-/// streamed whatever the route says: memory is for many requests.
+/// Whether a body's beginning is to be waited for: so that a slow client keeps no target busy, and so that a request that
+/// may be sent twice can be. Bodies that are known to be longer than may be held are streamed whatever the route says:
+/// memory is for many requests. So are calls, whose messages come one by one.
 fn holds<B: BodySource>(x: &Exchange, body: &B) -> bool {
-    let Framing::Length(length) = body.framing() else { return false };
-    length <= HELD
-        && x.body.is_none()
-        && (body.data().len() as u64) < length
-        && x.route.is_some_and(|r| x.snapshot.routes[r.0 as usize].request_buffering)
+    let framing = body.framing();
+    if framing == Framing::None || x.body.is_some() {
+        return false;
+    }
+    let Some(route) = x.route.map(|r| &x.snapshot.routes[r.0 as usize]) else { return false };
+    let room = x.snapshot.gateway.limits.request_buffer;
+    let may_wait = route.request_buffering && room > 0 && !speaks_h2(x) && !reply::calls_grpc(&x.request);
+    may_wait && !matches!(framing, Framing::Length(n) if n > room as u64)
 }
 
 /// Waits for it.
 async fn hold<B: BodySource>(x: &mut Exchange, body: &mut B) -> Result<(), BodyError> {
-    let Framing::Length(length) = body.framing() else { return Ok(()) };
-    // Mostly it is on its way with the head, and goes on without a copy.
-    let here = std::future::poll_fn(|cx| match body.poll_fill(cx) {
-        Poll::Ready(here) => Poll::Ready(here.map(|_| ())),
-        Poll::Pending => Poll::Ready(Ok(())),
-    });
-    here.await?;
-    if (body.data().len() as u64) < length {
-        x.body = Some(collect(body, HELD as usize).await?);
+    if let Framing::Length(length) = body.framing()
+        && !proxy::idempotent(&x.request.method)
+    {
+        // Mostly it is on its way with the head, and goes on without a copy.
+        let here = std::future::poll_fn(|cx| match body.poll_fill(cx) {
+            Poll::Ready(here) => Poll::Ready(here.map(|_| ())),
+            Poll::Pending => Poll::Ready(Ok(())),
+        });
+        here.await?;
+        if body.data().len() as u64 >= length {
+            return Ok(());
+        }
     }
+    let (beginning, is_whole) = collect_some(body, x.snapshot.gateway.limits.request_buffer).await?;
+    (x.body, x.body_goes_on) = (Some(beginning), !is_whole);
     Ok(())
 }
 

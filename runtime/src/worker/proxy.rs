@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::context::Worker;
 use super::deadline::Watch;
-use super::forward::{Failure, Forward, Patience};
+use super::forward::{Failure, Forward, HeldBody, Patience};
 use super::pipeline;
 use super::source::BodySource;
 use crate::clock;
@@ -199,7 +199,7 @@ pub fn tls_for(tls: &ClientTls, target: &Target) -> ClientTls {
 
 /// Whether the request may be sent twice: its method promises that this changes nothing (Kong: POST, PATCH and LOCK
 /// do not).
-fn idempotent(method: &str) -> bool {
+pub fn idempotent(method: &str) -> bool {
     !matches!(method, "POST" | "PATCH" | "LOCK")
 }
 
@@ -217,7 +217,7 @@ async fn exchange<B: BodySource>(
         write: service.write_timeout.max(Duration::from_millis(1)),
         body: x.snapshot.gateway.timeouts.body,
     };
-    let mut forward = Forward::new(conn, body, x.body.clone(), kind.websocket, patience);
+    let mut forward = Forward::new(conn, body, HeldBody::of(x), kind.websocket, patience);
     forward.gives_up = x.gives_up;
     let framing = forward.framing();
     let line = UpstreamLine {
@@ -244,7 +244,8 @@ async fn exchange<B: BodySource>(
             Ok(forward)
         }
         Err(failure) => {
-            let untouched = x.body.is_some() || forward.body.untouched();
+            // What is held can be sent again; what came after it is gone.
+            let untouched = (x.body.is_some() && !x.body_goes_on) || forward.body.untouched();
             let replayable = untouched && !forward.answered && idempotent(&x.request.method);
             let (body, _) = forward.finish();
             Err((body, failure, replayable))

@@ -33,6 +33,10 @@ pub trait BodySource {
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+    /// Whether something came after the body.
+    fn has_trailers(&self) -> bool {
+        false
+    }
     /// What came after the body, without what must not be passed on.
     fn trailers(&mut self) -> Option<Fields> {
         None
@@ -163,6 +167,10 @@ impl BodySource for H1Body<'_> {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn has_trailers(&self) -> bool {
+        !self.decoder.trailers.is_empty()
     }
 
     fn trailers(&mut self) -> Option<Fields> {
@@ -338,9 +346,33 @@ impl BodySource for H2Body {
         self.received == 0
     }
 
+    fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
     fn trailers(&mut self) -> Option<Fields> {
-        let trailers = self.trailers.take()?;
-        Some(client_trailers(&trailers, &self.snapshot)).filter(|f| !f.is_empty())
+        let trailers = self.trailers.as_ref()?;
+        Some(client_trailers(trailers, &self.snapshot)).filter(|f| !f.is_empty())
+    }
+}
+
+/// Reads a body's beginning of at most `room` bytes, and tells whether that is all of it.
+pub async fn collect_some<B: BodySource>(body: &mut B, room: usize) -> Result<(Bytes, bool), BodyError> {
+    let mut some = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| body.poll_fill(cx)).await?;
+        if n == 0 {
+            return Ok((some.into(), true));
+        }
+        if overload::is_full() {
+            return Err(BodyError::NoRoom);
+        }
+        let n = n.min(room - some.len());
+        some.extend_from_slice(&body.data()[..n]);
+        body.consume(n);
+        if some.len() == room {
+            return Ok((some.into(), false));
+        }
     }
 }
 
