@@ -265,7 +265,8 @@ fn errors_of_the_server_are_outages_not_refusals() {
 
 #[test]
 fn login_and_database_are_used() {
-    let users = "--user gw on >secret ~* +@all --user default off";
+    let users = "--user gw on >secret ~ratelimit:* +evalsha +eval +script|load +time +hmget +hset +ttl +expire \
+                 +select +dbsize --user default off";
     let server = RedisServer::start_with(&users.split(' ').collect::<Vec<_>>());
     worker(async {
         let with = |password: &str| RedisSettings {
@@ -307,8 +308,9 @@ fn tls_is_spoken_and_certificates_are_verified_on_request() {
         "--tls-auth-clients",
         "no",
     ]);
-    let limit = |verify, server_name: Option<&str>| {
-        let tls = RedisTls { verify, server_name: server_name.map(str::to_owned) };
+    let limit = |verify, server_name: Option<&str>, authorities: Option<&str>| {
+        let server_name = server_name.map(str::to_owned);
+        let tls = RedisTls { verify, server_name, authorities: authorities.map(Arc::from) };
         let settings = RedisSettings {
             port: port.parse().expect("a port"),
             tls: Some(tls),
@@ -319,12 +321,15 @@ fn tls_is_spoken_and_certificates_are_verified_on_request() {
     };
     worker(async {
         let limiter = RedisLimiter::new();
-        assert!(taken(&limiter, &limit(false, None)).await.admitted);
-        assert!(taken(&limiter, &limit(false, Some("redis.test"))).await.admitted);
+        assert!(taken(&limiter, &limit(false, None, None)).await.admitted);
+        assert!(taken(&limiter, &limit(false, Some("redis.test"), None)).await.admitted);
         assert!(
-            limiter.take(&limit(true, Some("redis.test"))).await.is_err(),
+            limiter.take(&limit(true, Some("redis.test"), None)).await.is_err(),
             "nobody vouches for the certificate"
         );
+        let own = pair.cert.pem();
+        assert!(taken(&limiter, &limit(true, Some("redis.test"), Some(&own))).await.admitted);
+        assert!(limiter.take(&limit(true, Some("other.test"), Some(&own))).await.is_err(), "another's name");
     });
     let _ = std::fs::remove_dir_all(&files);
 }

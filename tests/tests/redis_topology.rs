@@ -12,7 +12,10 @@ use gw_runtime::limit::redis::{Address, Seeds, Sentinels, Topology};
 use gw_runtime::limit::{
     Algorithm, Identifier, Key, Outcome, Period, RedisSettings, Request, Rule, Rules, StoreError,
 };
-use gw_tests::redis_cluster::{RedisCluster, RedisSentinels};
+use gw_tests::folder::Folder;
+use gw_tests::gateway::Gateway;
+use gw_tests::http::get;
+use gw_tests::redis_cluster::{RedisCluster, RedisSentinels, wait_for};
 
 fn worker<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -211,4 +214,53 @@ fn a_failover_by_sentinels_is_followed_and_so_is_the_way_back() {
         assert!(outcome.admitted, "after {took:?}");
         all.replica.resume();
     });
+}
+
+/// Two gateways whose plugin says nothing of Redis count together in that of `gateway.redis`.
+#[track_caller]
+fn counts_by_the_gateways_own(redis: &str) {
+    let folder = Folder::new("gateway-redis");
+    let text = format!(
+        "_format_version: \"3.0\"
+gateway: {{ redis: {redis} }}
+routes:
+- name: r
+  paths: [/]
+  plugins:
+  - {{ name: request-termination, config: {{ status_code: 200 }} }}
+  - {{ name: rate-limiting, config: {{ year: 1000, limit_by: ip, policy: redis, on_store_error: deny, redis: {{ max_wait: 2000 }} }} }}
+"
+    );
+    let file = folder.write("gw.yaml", &text);
+    let gateways = [1, 2].map(|_| Gateway::start(&file, &["--workers", "1"]));
+    for gateway in &gateways {
+        wait_for("redis decides", || get(gateway.addr(), "/").status() == 200);
+    }
+    let left = |gateway: &Gateway| -> u32 {
+        let answer = get(gateway.addr(), "/");
+        answer.field("X-RateLimit-Remaining-Year").and_then(|n| n.parse().ok()).expect("redis decides")
+    };
+    let first = left(&gateways[0]);
+    for n in 1..10 {
+        assert_eq!(left(&gateways[n % 2]), first - n as u32, "{redis}");
+    }
+}
+
+#[test]
+fn a_cluster_can_be_named_for_the_whole_gateway() {
+    let cluster = RedisCluster::start(3, false);
+    let nodes: Vec<String> =
+        cluster.masters.iter().map(|m| format!("{{ ip: 127.0.0.1, port: {} }}", m.port())).collect();
+    counts_by_the_gateways_own(&format!("{{ cluster_nodes: [{}] }}", nodes.join(", ")));
+}
+
+#[test]
+fn sentinels_can_be_named_for_the_whole_gateway() {
+    let all = RedisSentinels::start();
+    let nodes: Vec<String> =
+        all.ports.iter().map(|port| format!("{{ host: 127.0.0.1, port: {port} }}")).collect();
+    counts_by_the_gateways_own(&format!(
+        "{{ sentinel_master: counters, sentinel_nodes: [{}] }}",
+        nodes.join(", ")
+    ));
 }

@@ -1,8 +1,8 @@
 //! Tables of fields as JSON Schema, draft 2020-12.
 
 use gw_runtime::model::entities::TABLES;
-use gw_runtime::model::gateway_read;
 use gw_runtime::model::schema::{Field, Kind, Rule};
+use gw_runtime::model::{gateway_read, redis};
 use gw_runtime::policy::registry::REGISTRY;
 use gw_runtime::policy::unsupported::KONG_PLUGINS;
 use serde_json::{Map, Value, json};
@@ -45,7 +45,7 @@ pub fn config() -> Value {
             "type": "boolean", "default": true,
         }),
     );
-    lists.insert("gateway".into(), record(gateway_read::FIELDS, []));
+    lists.insert("gateway".into(), gateway());
     lists.insert("tests".into(), json!({ "description": "Unit tests of this config, for `gw test`." }));
     for name in ["_info", "_workspace", "_konnect"] {
         lists.insert(name.into(), json!({ "description": "What decK writes; without effect." }));
@@ -61,6 +61,25 @@ pub fn config() -> Value {
         "additionalProperties": false,
         "$defs": definitions,
     })
+}
+
+/// `gateway`, with the two fields that have more than one form.
+fn gateway() -> Value {
+    let listener = json!({ "anyOf": [
+        { "type": "string", "description": "Address and port, with `ssl` and `proxy_protocol` behind them." },
+        record(gateway_read::LISTENER, []),
+    ] });
+    let listeners =
+        json!({ "type": ["array", "null"], "items": listener, "description": "Where clients connect." });
+    let redis = json!({
+        "anyOf": [
+            { "type": ["string", "null"], "format": "uri", "writeOnly": true },
+            record(redis::GATEWAY, []),
+        ],
+        "description": "The Redis of plugins that name none: a URL, or its parts.",
+    });
+    let more = [("listeners".to_owned(), listeners), ("redis".to_owned(), redis)];
+    record(gateway_read::FIELDS, more)
 }
 
 /// An entry of `plugins`: the name decides the shape of `config`.

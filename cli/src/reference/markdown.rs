@@ -1,8 +1,8 @@
 //! Tables of fields as Markdown.
 
 use gw_runtime::model::entities::TABLES;
-use gw_runtime::model::gateway_read;
 use gw_runtime::model::schema::{Field, Kind, Rule};
+use gw_runtime::model::{gateway_read, redis};
 use gw_runtime::policy::Descriptor;
 
 /// The first line of every generated page.
@@ -37,7 +37,12 @@ pub fn plugin(d: &Descriptor) -> String {
 
 /// The page of everything beside plugins.
 pub fn config() -> String {
-    let mut out = format!("{NOTICE}{CONFIG}\n\n## `gateway`\n\n{}\n", table(gateway_read::FIELDS));
+    let mut out = format!(
+        "{NOTICE}{CONFIG}\n\n## `gateway`\n\n{}\n{LISTENERS}\n{}\n{REDIS}\n{}\n",
+        table(gateway_read::FIELDS),
+        table(gateway_read::LISTENER),
+        table(redis::GATEWAY)
+    );
     for (name, fields, nested) in TABLES {
         out.push_str(&format!("\n## `{name}[]`\n\n{}", table(fields)));
         let nested: Vec<String> = nested.iter().map(|n| format!("`{n}`")).collect();
@@ -51,6 +56,39 @@ pub fn config() -> String {
     }
     out
 }
+
+const LISTENERS: &str = "\
+### `gateway.listeners[]`
+
+Where clients connect; `0.0.0.0:8000` where neither the file nor `--listen` says. Each is a text as in Kong's `proxy_listen`
+(`0.0.0.0:8443 ssl`, also with `proxy_protocol`) or a record:
+";
+
+const REDIS: &str = "\
+### `gateway.redis`
+
+The Redis (or Valkey) of all plugins that count in Redis and name none themselves: one server, a cluster, or a master that
+sentinels watch. It is a URL, or a record:
+```yaml
+gateway:
+  redis: \"rediss://gateway:${REDIS_PASSWORD}@redis.internal:6380/2\"
+---
+gateway:
+  redis:
+    sentinel_master: counters
+    sentinel_nodes: [{ host: sentinel-1.internal }, { host: sentinel-2.internal }, { host: sentinel-3.internal }]
+    username: gateway
+    password: \"${REDIS_PASSWORD}\"
+    ssl: true
+```
+A plugin that names no server may still say what differs for it: `database`, `username`, `password`, `timeout`, `max_wait` and
+how TLS is spoken. Unlike in plugins, where Kong's default is no, certificates are verified unless
+`ssl_verify` is false.
+
+A user of Redis' access control needs little:
+`ACL SETUSER gateway on >PASSWORD ~ratelimit:* +evalsha +eval +script|load +time +hmget +hset +ttl +expire +select`, and
+`+role` behind sentinels, `+cluster|info +cluster|slots` in a cluster.
+";
 
 const CONFIG: &str = "\
 # The config

@@ -8,6 +8,7 @@ mod scopes;
 
 use crate::diag::{self, Diags};
 use crate::model::Model;
+use crate::policy::redis_settings;
 
 /// A value that [`run`] found free of errors; only it makes one.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub fn run(model: Model) -> (Option<Checked<Model>>, Diags) {
     scopes::check(&model, &mut diags);
     certificates::check(&model, &mut diags);
     public_keys::check(&model, &mut diags);
+    // Only what is wrong with it: plugins read it where they need it.
+    let _ = redis_settings::of_gateway(&model, &mut diags);
     diags.sort_by_key(|d| (d.primary.span.file.0, d.primary.span.start));
     let checked = (complete && !diag::has_errors(&diags)).then_some(Checked { value: model, links });
     (checked, diags)

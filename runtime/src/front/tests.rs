@@ -287,7 +287,7 @@ gateway:
     assert_eq!(g.trusted_ips.len(), 2);
     assert_eq!((g.limits.body, g.limits.uri), (1000, 8192));
     assert_eq!(g.timeouts.header.as_millis(), 5000);
-    assert!(g.router_order_documented && g.redis_url.is_some() && g.admin.is_some());
+    assert!(g.router_order_documented && g.redis.is_some() && g.admin.is_some());
     assert_eq!(g.drain.as_millis(), 500);
     assert_eq!(g.access_log, crate::model::gateway::AccessLog::Off);
     check("gateway: {listeners: ['nowhere']}\n", &["`listeners`: expected an address and a port"]);

@@ -1,6 +1,7 @@
 //! Where a Redis is and how to speak to it. Equal settings share a connection.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings of one Redis.
@@ -65,12 +66,14 @@ pub struct Address {
 }
 
 /// TLS to Redis.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RedisTls {
     /// Whether the server's certificate must be valid for its name. Kong's default is no.
     pub verify: bool,
     /// The name to ask for and to verify, where it is not the host.
     pub server_name: Option<String>,
+    /// PEM of authorities beside the system's.
+    pub authorities: Option<Arc<str>>,
 }
 
 /// What a request waits for Redis at most, unless the config says otherwise.
@@ -92,7 +95,7 @@ impl RedisSettings {
         let (host, port, tls) = match info.addr() {
             redis::ConnectionAddr::Tcp(host, port) => (host, *port, None),
             redis::ConnectionAddr::TcpTls { host, port, insecure, .. } => {
-                (host, *port, Some(RedisTls { verify: !insecure, server_name: None }))
+                (host, *port, Some(RedisTls { verify: !insecure, ..RedisTls::default() }))
             }
             _ => {
                 return Err("Redis over a Unix socket is not supported; write `redis://host:6379`".to_owned());
@@ -142,7 +145,7 @@ mod tests {
         let s = RedisSettings::from_url("rediss://u:p%40@cache.test:6390/3").unwrap();
         assert_eq!((s.host.as_str(), s.port, s.database), ("cache.test", 6390, 3));
         assert_eq!((s.username.as_deref(), s.password.as_deref()), (Some("u"), Some("p@")));
-        assert_eq!(s.tls, Some(RedisTls { verify: true, server_name: None }));
+        assert_eq!(s.tls, Some(RedisTls { verify: true, ..RedisTls::default() }));
         let plain = RedisSettings::from_url("redis://127.0.0.1").unwrap();
         assert_eq!((plain.port, plain.database, plain.tls), (6379, 0, None));
         assert_eq!(RedisSettings::from_url("redis://[::1]:7000").unwrap().host, "::1");

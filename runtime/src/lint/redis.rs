@@ -2,7 +2,9 @@
 
 use super::Facts;
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::limit::RedisSettings;
 use crate::model::Plugin;
+use crate::policy::redis_settings;
 use crate::source::Span;
 
 pub const FAILS_OPEN_DOC: &str = "\
@@ -66,8 +68,12 @@ pub fn fails_open(facts: &Facts<'_>, diags: &mut Diags) {
 
 /// Reports connections that others can read.
 pub fn in_clear(facts: &Facts<'_>, diags: &mut Diags) {
-    for plugin in limiters(facts) {
-        let Some((host, span, password, ssl)) = server(plugin) else { continue };
+    let inherited = limiters(facts).any(|p| server(p).is_none());
+    let shared = shared(facts).filter(|_| inherited);
+    let place =
+        shared.iter().map(|(s, span)| (s.host.as_str(), *span, s.password.is_some(), s.tls.is_some()));
+    let own = limiters(facts).filter_map(server);
+    for (host, span, password, ssl) in place.chain(own) {
         let local = host == "localhost" || host.starts_with("127.") || host == "::1";
         let lacks = match (password, ssl) {
             _ if local => continue,
@@ -86,6 +92,12 @@ pub fn in_clear(facts: &Facts<'_>, diags: &mut Diags) {
             .help("set `password` and `ssl: true`, or let only the gateway reach that Redis"),
         );
     }
+}
+
+/// `gateway.redis`, and where it stands.
+fn shared(facts: &Facts<'_>) -> Option<(RedisSettings, Span)> {
+    let span = facts.model.gateway.redis.as_ref()?.span;
+    Some((redis_settings::of_gateway(facts.model, &mut Diags::new())?, span))
 }
 
 fn limiters<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Plugin> {
@@ -139,6 +151,14 @@ mod tests {
         let found = ["4: Redis at `r.test` is spoken to without password and TLS"];
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: r.test}"), &found);
         check(&codes::REDIS_IN_CLEAR, &with("redis: {cluster_nodes: [{ip: r.test}]}"), &found);
+        let shared =
+            |redis: &str| with("").replace("plugins:", &format!("gateway: {{redis: {redis}}}\nplugins:"));
+        check(
+            &codes::REDIS_IN_CLEAR,
+            &shared("'redis://:p@r.test'"),
+            &["2: Redis at `r.test` is spoken to without TLS"],
+        );
+        check(&codes::REDIS_IN_CLEAR, &shared("{host: r.test, password: p, ssl: true}"), &[]);
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: 127.0.0.1}"), &[]);
         check(&codes::REDIS_IN_CLEAR, &with("redis: {host: r.test, password: p, ssl: true}"), &[]);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::schema::Record;
 use crate::source::Spanned;
 
 /// The settings of the process, after the file; command-line flags are laid over them.
@@ -26,8 +27,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// Where counters of limits of a day and longer survive a restart.
     pub counter_file: Option<PathBuf>,
-    /// Inherited by `rate-limiting` where the plugin says nothing.
-    pub redis_url: Option<Spanned<String>>,
+    /// The Redis of plugins that name none; a URL alone is its field `url`.
+    pub redis: Option<Record>,
     /// Further request headers that clients can never set.
     pub identity_headers: Vec<String>,
     /// Headers that frameworks take for a rewritten URL; removed from requests.
@@ -239,7 +240,7 @@ impl Default for Gateway {
             dns_servers: Vec::new(),
             access_log: AccessLog::default(),
             counter_file: None,
-            redis_url: None,
+            redis: None,
             identity_headers: Vec::new(),
             strip_headers: ["X-Original-URL", "X-Rewrite-URL", "X-Envoy-Original-Path"]
                 .map(str::to_owned)

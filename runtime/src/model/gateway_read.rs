@@ -11,7 +11,7 @@ use super::gateway::{
 };
 use super::read::Reader;
 use super::rules;
-use super::schema::{Field, HEADER, Kind, Record, Rule, TEXT};
+use super::schema::{Field, HEADER, Kind, Record, RecordField, Rule, TEXT, Val};
 use crate::diag::{Diagnostic, codes};
 use crate::source::{Span, Spanned};
 use crate::yaml::{Node, Value};
@@ -118,21 +118,14 @@ const DNS: &[Field] = &[Field::new(
 )
 .default("[]")];
 
-const LISTENER: &[Field] = &[
+/// An entry of `listeners`, which may also be a text.
+pub const LISTENER: &[Field] = &[
     Field::new("address", TEXT, "Address and port: `0.0.0.0:8443`, `[::]:8443`; or a Unix socket: `unix:/run/gw.sock`.").required(),
     Field::new("tls", Kind::Bool, "Whether connections are TLS.").default("false"),
     Field::new("proxy_protocol", Kind::Bool, "Whether a PROXY protocol header (version 1 or 2) comes before everything else. Peers that are not in `trusted_ips` are turned away.")
         .default("false"),
     Field::new("mode", TEXT, "Permissions of a Unix socket, as octal digits.").default("\"660\""),
 ];
-
-const REDIS: &[Field] = &[Field::new(
-    "url",
-    Kind::Str(Rule::Url),
-    "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS.",
-)
-.required()
-.secret()];
 
 /// Reads the section. What is broken keeps its default, and was reported.
 pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Record) {
@@ -172,7 +165,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
         listeners: Vec::new(),
         admin: None,
         dns_servers: Vec::new(),
-        redis_url: None,
+        redis: None,
     };
     if let Some(dns) = record.record("dns") {
         gateway.dns_servers = dns_servers(reader, &dns.strings("servers"));
@@ -183,7 +176,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
     for (name, node) in read.children {
         match name {
             "listeners" => gateway.listeners = listeners(reader, node),
-            _ => gateway.redis_url = redis(reader, node),
+            _ => gateway.redis = redis(reader, node),
         }
     }
     (gateway, read.record)
@@ -356,18 +349,21 @@ fn address(reader: &mut Reader<'_, '_>, text: &str, span: Span, what: &str) -> O
     parsed.ok()
 }
 
-fn redis(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Spanned<String>> {
+fn redis(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> Option<Record> {
     let Value::Scalar(scalar) = &node.value else {
-        return reader.within("redis", |r| r.record(node, REDIS, "`redis`")).spanned_str("url");
+        return Some(reader.within("redis", |r| r.record(node, super::redis::GATEWAY, "`redis`")));
     };
     if node.is_null() {
         return None;
     }
+    reader.hide(node);
     if rules::check(Rule::Url, &scalar.text, "").is_err() {
         let message = "`redis`: invalid url";
         let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, node.span, message);
         reader.diags.push(diagnostic.help("write `redis://HOST:PORT/DATABASE`"));
         return None;
     }
-    Some(Spanned::new(scalar.text.clone().into_owned(), node.span))
+    let value = Spanned::new(Val::Str(scalar.text.clone().into_owned()), node.span);
+    let url = RecordField { name: "url", key: node.span, value, given: true };
+    Some(Record { span: node.span, fields: vec![url] })
 }

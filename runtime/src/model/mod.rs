@@ -11,6 +11,7 @@ pub mod interpolate;
 mod lower;
 mod paths;
 pub mod read;
+pub mod redis;
 pub mod rules;
 pub mod schema;
 

@@ -47,6 +47,7 @@ pub mod problem;
 pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redirect;
+pub mod redis_settings;
 pub mod redis_topology;
 pub mod registry;
 pub mod reply;

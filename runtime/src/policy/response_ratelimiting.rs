@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::limit_by::{LimitBy, Part};
-use super::limiting::{self, AMOUNT, LEGACY};
+use super::limiting::{self, AMOUNT};
+use super::redis_settings::{self, LEGACY};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::diag::codes;
 use crate::exchange::Exchange;
@@ -11,6 +12,7 @@ use crate::limit::headers::NumberText;
 use crate::limit::local::{Announced, SyncStore, SyncStores};
 use crate::limit::{self, Algorithm, Key, LocalStore, Outcome, RedisSettings, Rules, StoreError};
 use crate::message::{FieldName, names};
+use crate::model::redis::REDIS;
 use crate::model::schema::{Field, HEADER, Kind, Record, Val};
 
 static PLUGIN: Descriptor = Descriptor {
@@ -87,7 +89,7 @@ const OWN: [Field; 8] = [
     .default("false"),
     Field::new("hide_client_headers", Kind::Bool, "Whether responses say nothing about limits.")
         .default("false"),
-    Field::new("redis", Kind::Record(limiting::REDIS), "Where Redis is.").default("{}"),
+    Field::new("redis", Kind::Record(REDIS), "Where Redis is.").default("{}"),
 ];
 
 const FIELDS: [Field; OWN.len() + LEGACY.len()] = {
@@ -166,7 +168,7 @@ impl Policy for ResponseRateLimiting {
         }
         let store = match config.str("policy") {
             Some("redis") => {
-                let settings = limiting::redis_settings(config, cx)?;
+                let settings = redis_settings::of_plugin(config, cx)?;
                 let sync = cx.shared.get::<SyncStores>().get(&settings, SETTLE_MS);
                 Store::Redis(settings, sync)
             }

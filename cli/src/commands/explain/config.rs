@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::Parser as _;
 use gw_runtime::model::gateway_read::FIELDS;
 use gw_runtime::model::schema::{Field, Kind, Record, RecordField, Val};
+use gw_runtime::policy::redis_settings;
 
 use super::loaded::Loaded;
 use crate::commands::serve;
@@ -57,10 +58,11 @@ pub fn render(loaded: &Loaded, flags: &[(&str, String)]) -> String {
         false => (listeners.join(", "), loaded.place(loaded.model.gateway_record.span)),
     };
     rows.push(("listeners".to_owned(), listeners, source));
-    let redis = gateway.redis_url.as_ref();
-    let shown = redis.map_or("none", |_| "set (not shown)");
-    let source = redis.map_or("default".to_owned(), |url| loaded.place(url.span));
-    rows.push(("redis".to_owned(), shown.to_owned(), source));
+    let redis = redis_settings::of_gateway(&loaded.model, &mut Vec::new());
+    // Its text has no login in it.
+    let shown = redis.map_or("none".to_owned(), |settings| settings.to_string());
+    let source = gateway.redis.as_ref().map_or("default".to_owned(), |r| loaded.place(r.span));
+    rows.push(("redis".to_owned(), shown, source));
     settings(loaded, FIELDS, Some(&loaded.model.gateway_record), "", &mut rows);
     for (name, value) in flags {
         if let Some(row) = rows.iter_mut().find(|r| r.0 == *name) {

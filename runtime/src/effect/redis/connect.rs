@@ -7,7 +7,8 @@ use futures_util::future::LocalBoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Value};
 use rustls::client::WebPkiServerVerifier;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -138,8 +139,15 @@ fn client_config(tls: &RedisTls) -> io::Result<rustls::ClientConfig> {
     }
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|_| io::Error::other("the system has no root certificates to verify redis against"))?;
+    if let Some(pem) = &tls.authorities {
+        let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        roots.add_parsable_certificates(own.map_err(io::Error::other)?);
+    }
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|_| {
+            io::Error::other(
+                "neither the system nor `gateway.tls.upstream_ca` has certificates to verify redis against",
+            )
+        })?;
     Ok(builder.with_webpki_verifier(verifier).with_no_client_auth())
 }

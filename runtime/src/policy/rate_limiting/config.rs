@@ -15,7 +15,7 @@ use crate::message::FieldName;
 use crate::model::Ref;
 use crate::model::schema::Record;
 use crate::policy::limit_by::{LimitBy, Part};
-use crate::policy::{Cx, config as fields, limiting};
+use crate::policy::{Cx, config as fields, limiting, redis_settings};
 use crate::source::Span;
 
 /// The least `sync_rate`, in seconds.
@@ -336,7 +336,7 @@ pub(super) fn store(config: &Record, groups: Option<&[Group]>, cx: &mut Cx<'_>) 
         cx.diags.push(finding.help("use -1 to ask Redis at every request, or a number of seconds such as 1"));
         return None;
     }
-    let settings = limiting::redis_settings(config, cx)?;
+    let settings = redis_settings::of_plugin(config, cx)?;
     let stores = cx.shared.get::<SyncStores>();
     let sync = synced.then(|| stores.get(&settings, (rate * 1000.0).round() as u64));
     let costs = stores.get(&settings, SETTLE_MS);

@@ -1,8 +1,10 @@
 //! The fields of `rate-limiting` and its documentation.
 
+use crate::model::redis::REDIS;
 use crate::model::schema::{Field, HEADER, Kind, Rule as Text, STR};
 use crate::policy::Descriptor;
-use crate::policy::limiting::{self, AMOUNT, LEGACY};
+use crate::policy::limiting::AMOUNT;
+use crate::policy::redis_settings::LEGACY;
 
 pub(super) static PLUGIN: Descriptor = Descriptor {
     name: "rate-limiting",
@@ -77,7 +79,7 @@ in the log and in the metric; no header and no answer tells.
 gateway counts for itself. A restart starts anew, unless `gateway.counter_file` names a file: there the counters of limits of
 a day or longer are written once a second, so a crash forgets at most the last second. Memory is bounded to about a million
 keys, of 300 bytes and 32 for each limit after the first; when they are used up, that key goes which has used the least of its limits, so a flood of keys
-resets nobody who is near a limit. `policy: redis` counts in Redis: check and count are one step there, by the clock of Redis,
+resets nobody who is near a limit. `policy: redis` counts in Redis (7 or newer) or Valkey: check and count are one step there, by the clock of Redis,
 so all gateways together admit the limit exactly. With a `sync_rate` of s seconds, requests no longer wait for Redis: each
 gateway counts for itself and settles every s seconds; N gateways may then admit up to
 `2 × (N − 1) × rate × s` more than the limit. A refusal that must stay true until a known time (a window that is used up, a
@@ -154,7 +156,7 @@ const OWN: [Field; 31] = [
     )
     .default("-1"),
     LEASE_SHARE,
-    Field::new("redis", Kind::Record(limiting::REDIS), "Where Redis is.").default("{}"),
+    Field::new("redis", Kind::Record(REDIS), "Where Redis is.").default("{}"),
     Field::new(
         "algorithm",
         Kind::Enum(&["fixed-window", "sliding-window", "token-bucket", "smooth"]),

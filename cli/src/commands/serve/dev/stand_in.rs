@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use gw_runtime::limit::RedisSettings;
 use gw_runtime::model::Model;
 use gw_runtime::model::schema::{Record, Val};
+use gw_runtime::policy::redis_settings;
 use gw_runtime::upstream::dns::Override;
 
 use super::reach::{self, Fault};
@@ -106,7 +106,7 @@ fn speak_clear_text(model: &mut Model, named: &HashSet<String>, away: &HashSet<(
 
 /// This process's memory for a Redis that does not answer.
 fn redis(model: &mut Model) -> Vec<StandIn> {
-    let default = model.gateway.redis_url.as_ref().and_then(|url| RedisSettings::from_url(&url.value).ok());
+    let default = redis_settings::of_gateway(model, &mut Vec::new());
     let default = default.map(|s| (s.host, s.port));
     let counts = |name: &str, config: &Record| {
         COUNTING.contains(&name) && matches!(config.str("policy"), Some("redis" | "hybrid"))
@@ -135,6 +135,12 @@ fn redis(model: &mut Model) -> Vec<StandIn> {
 
 fn place_of_redis(config: &Record) -> Option<(String, u16)> {
     let nested = config.record("redis");
+    for (list, host, port) in [("cluster_nodes", "ip", 6379), ("sentinel_nodes", "host", 26_379)] {
+        if let Some(node) = nested.and_then(|r| r.records(list).next()) {
+            let port = node.int("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(port);
+            return Some((node.str(host)?.trim_matches(['[', ']']).to_owned(), port));
+        }
+    }
     let host = nested.and_then(|r| r.str("host")).or_else(|| config.str("redis_host"))?;
     let given = nested.filter(|r| r.given("port")).and_then(|r| r.int("port"));
     let port = given.or_else(|| config.int("redis_port")).unwrap_or(6379);
