@@ -40,7 +40,7 @@ The client sends `Authorization` (or `Proxy-Authorization`)
 `hmac username=\"u\", algorithm=\"hmac-sha256\", headers=\"date request-line\", signature=\"BASE64\"`. What is signed
 is a line `name: value` for each listed header, joined by newlines; `request-line` stands for
 `GET /path?query HTTP/1.1` alone, `@request-target` for `@request-target: get /path?query`. `X-Date` or `Date` must be
-within `clock_skew` of the gateway's clock. With `validate_request_body` a body needs `Digest: SHA-256=BASE64`. Every
+within `clock_skew` of the gateway's clock; of those that are signed, one. With `validate_request_body` a body needs `Digest: SHA-256=BASE64`. Every
 refusal is 401 with `WWW-Authenticate: hmac`; its message tells the stage that failed. Signatures are compared in
 constant time.
 ",
@@ -173,6 +173,15 @@ impl HmacAuth {
             "hmac-sha512" => hmac::HMAC_SHA512,
             _ => return Err(NOT_VERIFIED),
         };
+        // Kong takes any recent date, so that a signature over an old `Date` lives again beside an unsigned `X-Date`.
+        let dates = [&self.x_date, &names::DATE];
+        let mut signed_dates = dates
+            .iter()
+            .filter(|d| signed.headers.iter().any(|h| h.eq_ignore_ascii_case(d.as_str())))
+            .peekable();
+        if signed_dates.peek().is_some() && !signed_dates.any(|date| self.is_recent(x, date)) {
+            return Err(NO_DATE);
+        }
         let key = hmac::Key::new(algorithm, &credential.data);
         let signature = STANDARD.decode(&signed.signature).map_err(|_| NO_MATCH)?;
         hmac::verify(&key, &signing_string(x, &signed.headers), &signature).map_err(|_| NO_MATCH)?;
@@ -335,7 +344,16 @@ mod tests {
         let no_date = format!("{REFUSED}\nbody \"message\":\"{NO_DATE}\"");
         get(json!({}), &old, &signed, &no_date);
         get(json!({"clock_skew": 400}), &old, &signed, "next");
-        get(json!({}), &format!("{old}\nX-Date: {}", now()), &signed, "next");
+        let fresh = now();
+        get(json!({}), &format!("{old}\nX-Date: {fresh}"), &signed, &no_date);
+        let both = authorization("alice-hmac", "date x-date", &format!("date: {old}\nx-date: {fresh}"));
+        get(json!({}), &format!("{old}\nX-Date: {fresh}"), &both, "next");
+        get(
+            json!({}),
+            &format!("{fresh}\nX-Date: {old}"),
+            &authorization("alice-hmac", "date", &format!("date: {fresh}")),
+            "next",
+        );
         get(json!({}), "yesterday", &signed, &no_date);
     }
 

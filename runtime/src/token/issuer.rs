@@ -30,7 +30,9 @@ pub const FIELDS: &[Field] = &[
         "jwks",
         TEXT,
         "The issuer's key set (RFC 7517), as JSON text. Exactly one of `jwks`, `jwks_uri` and `discovery` is given.",
-    ),
+    )
+    // It may hold secrets, for HS256 and its like.
+    .secret(),
     Field::new(
         "jwks_uri",
         Kind::Str(Rule::Url),
