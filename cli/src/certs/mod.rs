@@ -1,6 +1,7 @@
 //! Certificates for development: an authority, and what it signs for servers and clients.
 
 pub mod inspect;
+pub mod p12;
 pub mod store;
 
 use anyhow::Context as _;

@@ -39,16 +39,18 @@ impl Store {
 
     /// Fails if writing this pair would overwrite something that must not be.
     pub fn check_free(&self, name: &str) -> anyhow::Result<()> {
-        for path in [self.certificate(name), self.key(name)] {
-            if !self.force && path.symlink_metadata().is_ok() {
-                let message = format!(
-                    "`{}` exists already; use `--force` to replace it or `--out` for another folder",
-                    path.display()
-                );
-                return Err(WithCode(Code::Usage, message).into());
-            }
+        [self.certificate(name), self.key(name)].iter().try_for_each(|path| self.check_absent(path))
+    }
+
+    fn check_absent(&self, path: &Path) -> anyhow::Result<()> {
+        if self.force || path.symlink_metadata().is_err() {
+            return Ok(());
         }
-        Ok(())
+        let message = format!(
+            "`{}` exists already; use `--force` to replace it or `--out` for another folder",
+            path.display()
+        );
+        Err(WithCode(Code::Usage, message).into())
     }
 
     /// Reads a pair.
@@ -70,6 +72,20 @@ impl Store {
             }
             cannot("write", &certificate, &e)
         })
+    }
+
+    /// Writes files that only their owner may read beside the pairs, in this order; nothing if one of them is in the way.
+    pub fn write_private(&self, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
+        files.iter().try_for_each(|(file, _)| self.check_absent(&self.file(file)))?;
+        files.iter().try_for_each(|(file, content)| {
+            let path = self.file(file);
+            self.put(&path, 0o600, content).map_err(|e| cannot("write", &path, &e))
+        })
+    }
+
+    /// Where another file is.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     fn make_folder(&self) -> anyhow::Result<()> {

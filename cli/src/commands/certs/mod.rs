@@ -1,6 +1,7 @@
 //! `gw certs`: certificates for development.
 
 mod make;
+mod p12;
 mod renew;
 mod show;
 
@@ -34,6 +35,8 @@ enum Command {
     Client(Client),
     /// Describe the certificates in a file
     Show(Show),
+    /// Put a certificate, its key and the authority's certificate into one file, as browsers and Java import it
+    P12(P12),
     /// Make certificates anew, for the same names, before they expire
     Renew(Renew),
 }
@@ -121,6 +124,15 @@ struct Renew {
     force: bool,
 }
 
+#[derive(clap::Args, Debug)]
+struct P12 {
+    /// The certificate's name in the folder (`client`)
+    #[arg(default_value = "client", value_parser = file_name)]
+    name: String,
+    #[command(flatten)]
+    folder: Folder,
+}
+
 /// Runs it.
 pub fn run(args: Args) -> anyhow::Result<Code> {
     match args.command {
@@ -128,6 +140,7 @@ pub fn run(args: Args) -> anyhow::Result<Code> {
         Command::Server(args) => make::server(&args),
         Command::Client(args) => make::client(&args),
         Command::Show(args) => show::run(&args),
+        Command::P12(args) => p12::run(&args),
         Command::Renew(args) => renew::run(&args),
     }
 }
