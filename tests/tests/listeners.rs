@@ -11,6 +11,7 @@ use gw_tests::binary::gw;
 use gw_tests::folder::Folder;
 use gw_tests::gateway::PATIENCE;
 use gw_tests::http::{Message, curl, get};
+use gw_tests::serving::{self, Serving};
 use gw_tests::upstream::Upstream;
 
 /// A gateway that listens where its config says.
@@ -234,17 +235,17 @@ fn unix_sockets_are_listened_on() {
     let _ = again.wait();
 }
 
-#[test]
-fn a_service_is_reached_over_a_unix_socket() {
-    let folder = Folder::new("unix-upstream");
-    let path = folder.path().join("app.sock");
-    let listener = UnixListener::bind(&path).expect("the folder is writable");
+/// A server on a Unix socket that says what it was asked, and who it is.
+fn app(path: &std::path::Path, name: &'static str) {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).expect("the folder is writable");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stream);
                 while let Some(request) = Message::read_head(&mut reader) {
-                    let said = format!("{} {}", request.target(), request.field("host").unwrap_or("none"));
+                    let said =
+                        format!("{} {}{name}", request.target(), request.field("host").unwrap_or("none"));
                     let n = said.len();
                     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n\r\n{said}");
                     if reader.get_mut().write_all(head.as_bytes()).is_err() {
@@ -254,6 +255,41 @@ fn a_service_is_reached_over_a_unix_socket() {
             });
         }
     });
+}
+
+#[test]
+fn targets_are_unix_sockets_whose_health_is_watched() {
+    let folder = Folder::new("unix-targets");
+    let [a, b] = ["A.sock", "b.sock"].map(|name| folder.path().join(name));
+    app(&a, " a");
+    let config = format!(
+        "_format_version: \"3.0\"\nservices: [{{ name: s, host: u, routes: [{{ paths: [/], strip_path: false }}] }}]\n\
+         upstreams:\n- name: u\n  targets: [{{ target: 'unix:{}' }}, {{ target: 'unix:{}' }}]\n  healthchecks: {{ active: \
+         {{ http_path: /up, healthy: {{ interval: 0.05, successes: 1 }}, unhealthy: {{ interval: 0.05, tcp_failures: 1 }} }} }}\n",
+        a.display(),
+        b.display()
+    );
+    let mut gw = Serving::start(&config);
+    let healthy = |gw: &Serving, path: &std::path::Path| {
+        let all = serving::get(gw.admin, "/upstreams/u/health").body;
+        all.contains(&format!("\"health\":\"HEALTHY\",\"address\":\"unix:{}\"", path.display()))
+    };
+    gw.until("the socket that is not there is out", |gw| healthy(gw, &a) && !healthy(gw, &b));
+    for _ in 0..4 {
+        assert_eq!(serving::get(gw.http, "/x").body, "/x localhost a");
+    }
+    app(&b, " b");
+    gw.until("it is in again once it is there", |gw| healthy(gw, &b));
+    let mut said: Vec<String> = (0..4).map(|_| serving::get(gw.http, "/x").body).collect();
+    said.sort();
+    assert_eq!(said, ["/x localhost a", "/x localhost a", "/x localhost b", "/x localhost b"]);
+}
+
+#[test]
+fn a_service_is_reached_over_a_unix_socket() {
+    let folder = Folder::new("unix-upstream");
+    let path = folder.path().join("app.sock");
+    app(&path, "");
     let service = |host: &std::path::Path, route: &str| {
         format!(
             "- {{ name: {route}, host: 'unix:{}', retries: 0, routes: [{{ paths: [/{route}] }}] }}\n",

@@ -195,6 +195,7 @@ fn text(rule: Rule) -> &'static str {
         Rule::Uuid => "UUID",
         Rule::Host => "host",
         Rule::HostPort => "host or host:port",
+        Rule::Target => "host, host:port or unix:/path",
         Rule::Path => "path",
         Rule::RoutePath => "`/prefix` or `~/regex`",
         Rule::RouteHost => "host, with at most one `*`",

@@ -123,7 +123,7 @@ fn upstream_health(path: &str, metrics: &Metrics) -> Option<String> {
         let state = t.state.to_ascii_uppercase();
         data.push(serde_json::json!({
             "target": t.target, "weight": t.weight, "health": state,
-            "address": t.address.map(|a| a.to_string()),
+            "address": t.address,
         }));
     }
     Some(format!("{}\n", serde_json::json!({ "data": data, "next": null })))

@@ -6,6 +6,7 @@ use ahash::{AHashMap, AHashSet};
 
 use super::{Links, Scope};
 use crate::diag::{Diagnostic, Diags, codes};
+use crate::model::rules::is_socket;
 use crate::model::{CredentialKind, Model};
 use crate::source::{Span, Spanned};
 
@@ -114,7 +115,11 @@ impl<'m> Check<'m, '_> {
         let model = self.model;
         let keys = model.targets.iter().zip(&links.target_upstream).map(|(t, upstream)| {
             let known = *upstream != usize::MAX && !t.host.is_empty();
-            known.then(|| ((*upstream, t.host.to_ascii_lowercase(), t.port), t.host.span))
+            let host = || match is_socket(&t.host) {
+                true => t.host.value.clone(),
+                false => t.host.to_ascii_lowercase(),
+            };
+            known.then(|| ((*upstream, host(), t.port), t.host.span))
         });
         for (i, span, before) in repeated(keys) {
             let target = &model.targets[i];

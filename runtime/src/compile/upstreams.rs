@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::check::Checked;
 use crate::message::FieldName;
+use crate::model::rules::is_socket;
 use crate::model::schema::{Record, Val};
 use crate::model::{Model, Upstream};
 use crate::snapshot::upstream::{
@@ -19,7 +20,11 @@ pub fn build(model: &Checked<Model>) -> Box<[Arc<UpstreamConfig>]> {
     for (t, &upstream) in model.targets.iter().zip(&model.links().target_upstream) {
         if t.weight > 0 {
             targets[upstream].push(TargetConfig {
-                host: t.host.value.to_ascii_lowercase(),
+                // Names know no case, paths do.
+                host: match is_socket(&t.host.value) {
+                    true => t.host.value.clone(),
+                    false => t.host.value.to_ascii_lowercase(),
+                },
                 port: t.port,
                 weight: t.weight,
             });

@@ -28,9 +28,12 @@ pub fn check(rule: Rule, text: &str, shown: &str) -> Result<(), Broken> {
             require(uuid::Uuid::try_parse(text).is_ok(), || format!("expected a valid UUID, not `{shown}`"))
         }
         Rule::Host => host(text, shown),
-        Rule::HostPort => require(split_host_port(text).is_some_and(|(h, _)| is_host(h)), || {
-            format!("invalid target (`{shown}`); not a valid hostname or ip address")
-        }),
+        Rule::Target if is_socket(text) => Ok(()),
+        Rule::HostPort | Rule::Target => {
+            require(split_host_port(text).is_some_and(|(h, _)| is_host(h)), || {
+                format!("invalid target (`{shown}`); not a valid hostname or ip address")
+            })
+        }
         Rule::Path => paths::prefix(text, shown),
         Rule::RoutePath => paths::route_path(text, shown),
         Rule::RouteHost => route_host(text, shown),
@@ -83,9 +86,7 @@ fn name(text: &str, shown: &str) -> Result<(), Broken> {
 }
 
 fn host(text: &str, shown: &str) -> Result<(), Broken> {
-    // The path of a Unix socket, which the kernel bounds.
-    let is_socket = text.starts_with("unix:/") && text.len() < 5 + 108 && !text.contains(char::is_whitespace);
-    if is_host(text) || is_socket {
+    if is_host(text) || is_socket(text) {
         return Ok(());
     }
     let message = format!("invalid value: {shown}");
@@ -97,6 +98,11 @@ fn host(text: &str, shown: &str) -> Result<(), Broken> {
         None
     };
     Err(Broken { message, help: help.map(str::to_owned), better: None })
+}
+
+/// `unix:` and the path of a socket, whose length the kernel bounds.
+pub fn is_socket(text: &str) -> bool {
+    text.starts_with("unix:/") && text.len() < 5 + 108 && !text.contains(char::is_whitespace)
 }
 
 /// A host name or an IP address; an IPv6 address may stand in brackets.
@@ -239,6 +245,11 @@ mod tests {
             (HostPort, "a:99999", "not a valid hostname"),
             (HostPort, "a:", "not a valid hostname"),
             (HostPort, ":80", "not a valid hostname"),
+            (HostPort, "unix:/run/a.sock", "not a valid hostname"),
+            (Target, "a:80", ""),
+            (Target, "unix:/run/a.sock", ""),
+            (Target, "unix:run/a.sock", "not a valid hostname"),
+            (Target, "unix:/run/a b", "not a valid hostname"),
             (RouteHost, "*.example.com", ""),
             (RouteHost, "example.*", ""),
             (RouteHost, "example.com:8080", ""),

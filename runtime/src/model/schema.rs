@@ -65,6 +65,8 @@ pub enum Rule {
     Host,
     /// `host[:port]`.
     HostPort,
+    /// `host[:port]`, or the path of a Unix socket.
+    Target,
     /// A path that begins with `/`, has no `//`, and only valid escapes.
     Path,
     /// `/prefix` in normal form, or `~/regex`.

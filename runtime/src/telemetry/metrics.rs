@@ -292,8 +292,7 @@ impl Metrics {
         for upstream in &snapshot.upstreams {
             let name = escape(&upstream.name);
             for t in view(&self.common, upstream) {
-                let (target, address) =
-                    (escape(&t.target), t.address.map_or_else(String::new, |a| a.to_string()));
+                let (target, address) = (escape(&t.target), escape(t.address.as_deref().unwrap_or("")));
                 for state in STATES {
                     let _ = writeln!(
                         out,

@@ -1,9 +1,10 @@
 //! The health of targets as metrics and the admin listener tell it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::unix;
 use crate::clock;
+use crate::model::rules::is_socket;
 use crate::snapshot::upstream::UpstreamConfig;
 use crate::worker::context::Common;
 
@@ -12,9 +13,10 @@ pub const STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_
 
 /// One address of a target, or a target whose name has none.
 pub struct TargetView {
-    /// `host:port`.
+    /// `host:port`, or `unix:` and a path.
     pub target: String,
-    pub address: Option<SocketAddr>,
+    /// Where it is: for a Unix socket, its path.
+    pub address: Option<String>,
     pub weight: u32,
     /// One of [`STATES`].
     pub state: &'static str,
@@ -27,7 +29,10 @@ pub fn view(common: &Common, upstream: &Arc<UpstreamConfig>) -> Vec<TargetView> 
     let mut all = Vec::with_capacity(ring.peers.len());
     for (i, t) in upstream.targets.iter().enumerate() {
         let seen = |address, state| TargetView {
-            target: format!("{}:{}", t.host, t.port),
+            target: match is_socket(&t.host) {
+                true => t.host.clone(),
+                false => format!("{}:{}", t.host, t.port),
+            },
             address,
             weight: t.weight,
             state,
@@ -42,7 +47,7 @@ pub fn view(common: &Common, upstream: &Arc<UpstreamConfig>) -> Vec<TargetView> 
                 (false, true) => "healthy",
                 (false, false) => "unhealthy",
             };
-            seen(Some(p.addr), state)
+            seen(Some(unix::shown(p.addr)), state)
         }));
     }
     all

@@ -9,6 +9,7 @@ use ahash::AHashMap;
 use super::balance::outlier::Known;
 use super::balance::{Peer, PeerState, Ring};
 use super::dns::{Found, Lookup, Resolver, Srv};
+use super::unix;
 use crate::clock;
 use crate::message::split_port;
 use crate::snapshot::Snapshot;
@@ -188,14 +189,16 @@ fn build(
 
 /// The `Host` that a target gets over plain HTTP and over TLS, and its name for TLS.
 fn names(upstream: &UpstreamConfig, t: &TargetConfig) -> ([Arc<str>; 2], Arc<str>) {
-    let name = upstream.host_header.as_deref().unwrap_or(&t.host);
+    // Nobody is called by the path of a socket.
+    let own = if t.host.starts_with(unix::SCHEME) { "localhost" } else { &*t.host };
+    let name = upstream.host_header.as_deref().unwrap_or(own);
     if let Some((name_alone, Some(_))) = upstream.host_header.as_deref().map(split_port) {
         return ([Arc::from(name), Arc::from(name)], Arc::from(name_alone));
     }
     let bracketed =
         if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.into() };
     let authority = |default: u16| -> Arc<str> {
-        if t.port == default {
+        if t.port == default || t.port == 0 {
             Arc::from(bracketed.as_str())
         } else {
             format!("{bracketed}:{}", t.port).into()
@@ -258,6 +261,8 @@ mod tests {
             (None, "a.test", 443, ["a.test:443", "a.test", "a.test"]),
             (None, "10.0.0.1", 8000, ["10.0.0.1:8000", "10.0.0.1:8000", "10.0.0.1"]),
             (None, "::1", 8000, ["[::1]:8000", "[::1]:8000", "::1"]),
+            (None, "unix:/run/a.sock", 0, ["localhost", "localhost", "localhost"]),
+            (Some("b.test"), "unix:/run/a.sock", 0, ["b.test", "b.test", "b.test"]),
             (Some("b.test"), "a.test", 8000, ["b.test:8000", "b.test:8000", "b.test"]),
             (Some("b.test:1"), "a.test", 8000, ["b.test:1", "b.test:1", "b.test"]),
         ] {

@@ -40,6 +40,11 @@ pub fn path_of(addr: SocketAddr) -> Option<PathBuf> {
     paths.get(usize::try_from(bits & u128::from(u64::MAX)).ok()?).cloned()
 }
 
+/// An address as people read it: that of a Unix socket is its path.
+pub fn shown(addr: SocketAddr) -> String {
+    path_of(addr).map_or_else(|| addr.to_string(), |path| format!("{SCHEME}{}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

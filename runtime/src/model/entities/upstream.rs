@@ -256,8 +256,8 @@ pub const TARGET_FIELDS: &[Field] = entity_fields![
     Field::new("upstream", Kind::Ref("upstreams"), "The upstream that the target belongs to, by name or id."),
     Field::new(
         "target",
-        Kind::Str(Rule::HostPort),
-        "Host name or IP address, with a port; without one it is 8000."
+        Kind::Str(Rule::Target),
+        "Host name or IP address, with a port; without one it is 8000. Or a Unix socket: `unix:/run/app.sock`."
     )
     .required(),
     Field::new(
@@ -377,7 +377,10 @@ pub(in crate::model) fn lower_target(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>
         );
     }
     let target = required(&record, "target");
-    let (host, port) = rules::split_host_port(&target).unwrap_or((target.as_str(), None));
+    let (host, port) = match rules::is_socket(&target) {
+        true => (target.as_str(), Some(0)),
+        false => rules::split_host_port(&target).unwrap_or((target.as_str(), None)),
+    };
     let host = Spanned::new(host.trim_matches(['[', ']']).to_owned(), target.span);
     let id = id_or(&record, || {
         ids::derive_cached("targets", &[&cx.key_part(upstream.as_ref(), "upstream"), &target])
