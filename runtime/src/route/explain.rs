@@ -2,7 +2,7 @@
 
 use super::Query;
 use super::condition::quoted;
-use super::index::{Index, List, NO_CONDITIONS, PathRule};
+use super::index::{Entry, Index, NO_CONDITIONS, PathRule};
 use super::lookup::match_regex;
 use super::pattern::HostPattern;
 
@@ -16,29 +16,35 @@ pub struct Candidate {
     pub reason: String,
 }
 
+/// An entry and what its list stands for.
+struct Alternative<'a> {
+    entry: &'a Entry,
+    bucket: u32,
+    /// None: any host.
+    host: Option<&'a HostPattern>,
+    beginning: &'a str,
+}
+
 /// See [`super::Router::rank`].
 pub(super) fn rank(index: &Index, query: &Query<'_>) -> Vec<Candidate> {
     let hosts = index.host_patterns();
-    // Entry and list, in order of rank.
-    let mut all: Vec<(usize, &List)> = index
-        .lists
-        .iter()
-        .flat_map(|list| (list.first as usize..list.end as usize).map(move |entry| (entry, list)))
+    let mut all: Vec<Alternative<'_>> = index
+        .all_lists()
+        .flat_map(|(bucket, beginning, list)| {
+            let entries = &index.entries[list.first as usize..list.end as usize];
+            let host = hosts[bucket as usize].as_ref();
+            entries.iter().map(move |entry| Alternative { entry, bucket, host, beginning })
+        })
         .collect();
-    all.sort_by_key(|&(entry, _)| (index.entries[entry].rank, index.entries[entry].alternative));
-    all.chunk_by(|a, b| index.entries[a.0].rank == index.entries[b.0].rank)
-        .map(|alternatives| judge(index, query, &hosts, alternatives))
+    all.sort_by_key(|a| (a.entry.rank, a.bucket));
+    all.chunk_by(|a, b| a.entry.virtual_route == b.entry.virtual_route)
+        .map(|alternatives| judge(index, query, alternatives))
         .collect()
 }
 
 /// Judges one virtual route: criterion by criterion, in the order in which people think of them.
-fn judge(
-    index: &Index,
-    query: &Query<'_>,
-    hosts: &[Option<HostPattern>],
-    alternatives: &[(usize, &List)],
-) -> Candidate {
-    let first = &index.entries[alternatives[0].0];
+fn judge(index: &Index, query: &Query<'_>, alternatives: &[Alternative<'_>]) -> Candidate {
+    let first = alternatives[0].entry;
     let candidate = |verdict: Result<String, String>| Candidate {
         route: first.route,
         matched: verdict.is_ok(),
@@ -59,22 +65,22 @@ fn judge(
     if let PathRule::Expression(_) = first.rule {
         return candidate(Ok("the expression is true".to_owned()));
     }
-    let host_fits = |&&(entry, list): &&(usize, &List)| {
-        let fits = hosts[list.bucket as usize].as_ref().is_none_or(|pattern| pattern.fits(query.host));
-        fits && index.entries[entry].port.is_none_or(|port| port == query.port)
+    let host_fits = |a: &&Alternative<'_>| {
+        let fits = a.host.is_none_or(|pattern| pattern.fits(query.host));
+        fits && a.entry.port.is_none_or(|port| port == query.port)
     };
-    let path_fits = |&&(entry, list): &&(usize, &List)| match index.entries[entry].rule {
+    let path_fits = |a: &&Alternative<'_>| match a.entry.rule {
         PathRule::Regex(id) => match_regex(&index.parts.regexes[id as usize], query.path).is_some(),
-        _ => query.path.starts_with(index.text(list)),
+        _ => query.path.starts_with(a.beginning),
     };
-    let host_text = |&(entry, list): &(usize, &List)| {
-        let pattern = hosts[list.bucket as usize].as_ref()?;
-        Some(index.entries[entry].port.map_or(pattern.to_string(), |port| format!("{pattern}:{port}")))
+    let host_text = |a: &Alternative<'_>| {
+        let pattern = a.host?;
+        Some(a.entry.port.map_or(pattern.to_string(), |port| format!("{pattern}:{port}")))
     };
-    let path_text = |&(entry, list): &(usize, &List)| match index.entries[entry].rule {
+    let path_text = |a: &Alternative<'_>| match a.entry.rule {
         PathRule::Any => None,
         PathRule::Regex(id) => Some(format!("~{}", &index.parts.regexes[id as usize].as_str()[1..])),
-        _ => Some(index.text(list).to_owned()),
+        _ => Some(a.beginning.to_owned()),
     };
     let distinct = |texts: Vec<String>| {
         let mut seen: Vec<String> = Vec::new();

@@ -2,8 +2,9 @@
 //!
 //! Every alternative of a virtual route (a host pattern with a path) is an [`Entry`] in exactly one list, which holds
 //! what shares both the host pattern and the literal beginning of the path, in order of rank. A regular expression is
-//! listed under the text that everything it matches begins with. All lists are found through one hash table; a
-//! request probes it once for each host pattern that fits and each length that prefixes of that pattern have.
+//! listed under the text that everything it matches begins with. All lists are found through one hash table
+//! ([`table`](super::table)); a request asks it for each host pattern that fits and each length that prefixes of that
+//! pattern have, the longest first, and stops where nothing shorter can come first in order of rank.
 
 use std::borrow::Cow;
 
@@ -13,6 +14,7 @@ use regex::Regex;
 use super::condition::Condition;
 use super::expression::Expression;
 use super::pattern::HostPattern;
+use super::table::{Hasher, Table, hash};
 use super::virtual_routes::VirtualRoute;
 
 /// [`Entry::conditions`] of a route without any.
@@ -44,10 +46,10 @@ pub(super) struct Parts {
 /// One alternative of a virtual route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// Position in the order of virtual routes; smaller is tried first.
+    /// Position in the order of virtual routes and of the alternatives of each; smaller is tried first.
     pub rank: u32,
-    /// Order among the alternatives of a virtual route.
-    pub alternative: u32,
+    /// Position in the order of virtual routes.
+    pub virtual_route: u32,
     pub route: u32,
     /// [`NO_CONDITIONS`] or an index into [`Parts::conditions`].
     pub conditions: u32,
@@ -56,247 +58,331 @@ pub(super) struct Entry {
     pub port: Option<u16>,
 }
 
-/// Entries with the same host pattern and the same beginning of the path.
+impl Entry {
+    /// See [`List::asks`].
+    fn asks(&self) -> u32 {
+        let plain_path = matches!(self.rule, PathRule::Any | PathRule::Prefix);
+        if plain_path && self.port.is_none() { self.conditions } else { ASKS_MORE }
+    }
+}
+
+/// Entries with the same host pattern and the same beginning of the path: a range of [`Index::entries`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
-    pub bucket: u32,
-    /// Where the beginning of the path stands in [`Index::texts`].
-    text: u32,
-    pub len: u32,
-    /// Range of [`Index::entries`].
     pub first: u32,
     pub end: u32,
+    /// Rank and route of the first entry.
+    pub rank: u32,
+    pub route: u32,
+    /// What the first entry asks for beside host and beginning: its conditions, or [`ASKS_MORE`].
+    pub asks: u32,
+    /// The smallest rank in this bucket under shorter beginnings.
+    pub shorter: u32,
 }
 
-/// A host pattern that routes have.
-#[derive(Debug, Default)]
+/// [`List::asks`] where the first entry has to be looked at.
+pub(super) const ASKS_MORE: u32 = u32::MAX - 1;
+
+/// What routes there are for a host pattern.
+#[derive(Clone, Copy, Debug)]
+enum Hosted {
+    /// All with the same beginning, and that is empty.
+    One(List),
+    Several(Bucket),
+}
+
+/// Routes for a host pattern, with several beginnings.
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// Lengths of the beginnings of paths in this bucket, ascending.
-    lengths: Vec<u32>,
+    /// Lengths below 64 of the beginnings of paths, a bit each: the lower half, and the upper.
+    short: [u32; 2],
+    /// Into [`Index::long_lengths`].
+    long: u32,
+    id: u32,
 }
 
-/// A place of the hash table.
-#[derive(Clone, Copy)]
-struct Slot {
-    tag: u32,
-    /// [`EMPTY`] or an index into [`Index::lists`].
-    list: u32,
+impl Bucket {
+    fn new(id: u32) -> Self {
+        Self { short: [0; 2], long: NO_LONG, id }
+    }
+
+    /// The lengths below 64 that a text of so many bytes has beginnings of.
+    #[inline]
+    fn short(&self, len: usize) -> u64 {
+        let all = u64::from(self.short[0]) | u64::from(self.short[1]) << 32;
+        if len < 63 { all & ((2 << len) - 1) } else { all }
+    }
 }
 
-const EMPTY: u32 = u32::MAX;
+/// [`Bucket::long`] without lengths from 64 up.
+const NO_LONG: u32 = u32::MAX;
+
+/// How host patterns compare: groups of [`Index::hosts`].
+mod host {
+    pub(super) const EXACT: u32 = 0;
+    /// By `.x`.
+    pub(super) const SUFFIX: u32 = 1;
+    /// By `x.`.
+    pub(super) const PREFIX: u32 = 2;
+}
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Index {
     pub parts: Parts,
     pub entries: Box<[Entry]>,
-    pub lists: Box<[List]>,
-    texts: String,
-    buckets: Vec<Bucket>,
-    hosts: HostMap,
-    /// A power of two of slots, at most half of them taken.
-    slots: Box<[Slot]>,
+    /// By bucket and beginning of the path.
+    lists: Table<List, 28>,
+    hosts: Table<(u32, Hosted), 20>,
+    /// Whether some host pattern has a wildcard.
+    wildcards: bool,
+    /// The bucket of any host and the smallest rank in it, if there is something in it.
+    any_host: Option<(Bucket, u32)>,
+    /// Lengths from 64 up, ascending, of buckets that have such.
+    long_lengths: Vec<Vec<u32>>,
 }
 
-/// Host patterns, by what they compare. The values are buckets.
-#[derive(Default)]
-struct HostMap {
-    exact: AHashMap<Box<str>, u32>,
-    /// By `.x`.
-    suffixes: AHashMap<Box<str>, u32>,
-    /// By `x.`.
-    prefixes: AHashMap<Box<str>, u32>,
-}
-
-impl HostMap {
-    fn map(&mut self, pattern: HostPattern) -> (&mut AHashMap<Box<str>, u32>, String) {
-        match pattern {
-            HostPattern::Exact(text) => (&mut self.exact, text),
-            HostPattern::Suffix(text) => (&mut self.suffixes, text),
-            HostPattern::Prefix(text) => (&mut self.prefixes, text),
-        }
-    }
+/// A list that a request's host and path fit.
+#[derive(Clone, Copy)]
+pub(super) struct Hit<'a> {
+    pub list: &'a List,
+    /// Bytes of the path that the beginning covers.
+    pub len: u32,
 }
 
 impl Index {
     /// Lays out virtual routes, which are in order of rank.
     pub(super) fn new(virtuals: Vec<VirtualRoute<'_>>, parts: Parts) -> Self {
-        let mut index = Self { parts, buckets: vec![Bucket::default()], ..Self::default() };
         let mut known: AHashMap<(u32, Cow<'_, str>), u32> = AHashMap::with_capacity(virtuals.len());
-        let mut lists = Vec::new();
+        let mut hosts = Hosts::default();
         let mut placed: Vec<(u32, Entry)> = Vec::with_capacity(virtuals.len());
-        for (rank, virtual_route) in virtuals.into_iter().enumerate() {
-            let VirtualRoute { route, hosts, paths, conditions, .. } = virtual_route;
-            let buckets: Vec<_> = match hosts.is_empty() {
+        let mut next_rank = 0;
+        for (virtual_route, described) in virtuals.into_iter().enumerate() {
+            let VirtualRoute { route, hosts: patterns, paths, conditions, .. } = described;
+            let buckets: Vec<_> = match patterns.is_empty() {
                 true => vec![(ANY_HOST, None)],
-                false => hosts.into_iter().map(|(host, port)| (index.bucket_of(host), port)).collect(),
+                false => patterns.into_iter().map(|(host, port)| (hosts.bucket(host), port)).collect(),
             };
             for (bucket, port) in buckets {
-                for (alternative, path) in paths.iter().enumerate() {
-                    let list = *known.entry((bucket, path.prefix.clone())).or_insert_with(|| {
-                        lists.push(index.list(bucket, &path.prefix));
-                        lists.len() as u32 - 1
-                    });
-                    let (rank, alternative, rule) = (rank as u32, alternative as u32, path.rule);
-                    placed.push((list, Entry { rank, alternative, route, conditions, rule, port }));
+                for (rank, path) in (next_rank..).zip(&paths) {
+                    let next = known.len() as u32;
+                    let list = *known.entry((bucket, path.prefix.clone())).or_insert(next);
+                    let (virtual_route, rule) = (virtual_route as u32, path.rule);
+                    placed.push((list, Entry { rank, virtual_route, route, conditions, rule, port }));
                 }
             }
+            next_rank += paths.len() as u32;
         }
-        // Entries came in order of rank and keep it within their list.
-        placed.sort_by_key(|&(list, _)| list);
-        for (at, &(list, _)) in placed.iter().enumerate() {
-            let list: &mut List = &mut lists[list as usize];
-            if list.end == 0 {
-                list.first = at as u32;
-            }
-            list.end = at as u32 + 1;
+        // Entries came in order of rank for each host, and are put in order within their list.
+        placed.sort_by_key(|&(list, entry)| (list, entry.rank));
+        let mut lists = vec![None; known.len()];
+        for (at, &(list, entry)) in placed.iter().enumerate() {
+            let (first, asks) = (at as u32, entry.asks());
+            let Entry { rank, route, .. } = entry;
+            let new = List { first, end: first, rank, route, asks, shorter: u32::MAX };
+            lists[list as usize].get_or_insert(new).end = at as u32 + 1;
         }
+        let mut index = Self { parts, wildcards: hosts.wildcards, ..Self::default() };
         index.entries = placed.into_iter().map(|(_, entry)| entry).collect();
-        index.lists = lists.into();
-        index.fill_table();
+        index.fill(known, lists, hosts);
         index
     }
 
-    /// The bucket of a host pattern, made on first use.
-    fn bucket_of(&mut self, pattern: HostPattern) -> u32 {
-        let (map, text) = self.hosts.map(pattern);
-        if let Some(&bucket) = map.get(text.as_str()) {
-            return bucket;
-        }
-        let bucket = self.buckets.len() as u32;
-        map.insert(text.into(), bucket);
-        self.buckets.push(Bucket::default());
-        bucket
-    }
-
-    /// A new, empty list.
-    fn list(&mut self, bucket: u32, prefix: &str) -> List {
-        let (text, len) = (self.texts.len() as u32, prefix.len() as u32);
-        self.texts.push_str(prefix);
-        let lengths = &mut self.buckets[bucket as usize].lengths;
-        if let Err(at) = lengths.binary_search(&len) {
-            lengths.insert(at, len);
-        }
-        List { bucket, text, len, first: 0, end: 0 }
-    }
-
-    fn fill_table(&mut self) {
-        let empty = Slot { tag: 0, list: EMPTY };
-        let mut slots = vec![empty; (self.lists.len() * 2).next_power_of_two()].into_boxed_slice();
-        for (i, list) in self.lists.iter().enumerate() {
-            let mut hash = PathHash::new(list.bucket);
-            let text = self.text(list).as_bytes();
-            for &len in &self.buckets[list.bucket as usize].lengths {
-                hash.extend(&text[hash.len..(len as usize).min(text.len())]);
-                if len >= list.len {
-                    break;
+    /// Makes the two tables.
+    fn fill(&mut self, known: AHashMap<(u32, Cow<'_, str>), u32>, lists: Vec<Option<List>>, hosts: Hosts) {
+        // Every list has an entry.
+        let mut items: Vec<(u32, Cow<'_, str>, List)> = known
+            .into_iter()
+            .filter_map(|((bucket, text), list)| Some((bucket, text, lists[list as usize]?)))
+            .collect();
+        items.sort_unstable_by_key(|(bucket, text, _)| (*bucket, text.len()));
+        let mut hosted = vec![Hosted::Several(Bucket::new(ANY_HOST)); hosts.count as usize + 1];
+        for items in items.chunk_by_mut(|a, b| a.0 == b.0) {
+            let mut bucket = Bucket::new(items[0].0);
+            let mut smallest = u32::MAX;
+            for items in items.chunk_by_mut(|a, b| a.1.len() == b.1.len()) {
+                self.note_length(&mut bucket, items[0].1.len());
+                let shorter = smallest;
+                for (_, _, list) in items {
+                    list.shorter = shorter;
+                    smallest = smallest.min(list.rank);
                 }
             }
-            let (tag, mut at) = hash.finish(slots.len());
-            while slots[at].list != EMPTY {
-                at = (at + 1) & (slots.len() - 1);
+            if bucket.id == ANY_HOST {
+                self.any_host = Some((bucket, smallest));
             }
-            slots[at] = Slot { tag, list: i as u32 };
+            hosted[bucket.id as usize] = match items {
+                [(_, text, list)] if text.is_empty() => Hosted::One(*list),
+                _ => Hosted::Several(bucket),
+            };
         }
-        self.slots = slots;
+        self.lists = Table::new(items.iter().map(|(bucket, text, list)| (*bucket, &**text, *list)));
+        let hosts = hosts.known.iter();
+        self.hosts =
+            Table::new(hosts.map(|((kind, text), &id)| (*kind, text.as_str(), (id, hosted[id as usize]))));
     }
 
-    /// The beginning of the path that a list's entries share.
-    pub(super) fn text(&self, list: &List) -> &str {
-        &self.texts[list.text as usize..(list.text + list.len) as usize]
-    }
-
-    /// Calls `each` with every list whose host pattern and beginning the request fits.
-    #[inline]
-    pub(super) fn lists_for<'a>(&'a self, host: &str, path: &str, mut each: impl FnMut(&'a List)) {
-        self.buckets_for(host, |bucket| self.lists_in(bucket, path.as_bytes(), &mut each));
-    }
-
-    fn buckets_for(&self, host: &str, mut each: impl FnMut(u32)) {
-        each(ANY_HOST);
-        if let Some(&bucket) = self.hosts.exact.get(host) {
-            each(bucket);
-        }
-        let (suffixes, prefixes) = (&self.hosts.suffixes, &self.hosts.prefixes);
-        if suffixes.is_empty() && prefixes.is_empty() {
+    /// Notes a length, which is longer than all that the bucket has.
+    fn note_length(&mut self, bucket: &mut Bucket, len: usize) {
+        if len < 64 {
+            bucket.short[len / 32] |= 1 << (len % 32);
             return;
         }
-        for dot in memchr::memchr_iter(b'.', host.as_bytes()) {
-            suffixes.get(&host[dot..]).into_iter().for_each(|&bucket| each(bucket));
-            prefixes.get(&host[..=dot]).into_iter().for_each(|&bucket| each(bucket));
+        if bucket.long == NO_LONG {
+            bucket.long = self.long_lengths.len() as u32;
+            self.long_lengths.push(Vec::new());
+        }
+        self.long_lengths[bucket.long as usize].push(len as u32);
+    }
+
+    /// Goes through the lists whose host pattern and beginning the request fits, but for those that begin with a
+    /// greater rank than `each` has returned last: it says of which rank the best is that was found.
+    #[inline]
+    pub(super) fn lists_for<'a>(&'a self, host: &str, path: &str, mut each: impl FnMut(Hit<'a>) -> u32) {
+        let (mut settled, path) = (u32::MAX, path.as_bytes());
+        self.hosted_for(host, |hosted| match hosted {
+            Hosted::One(list) if list.rank < settled => settled = each(Hit { list, len: 0 }),
+            Hosted::One(_) => {}
+            Hosted::Several(bucket) => self.lists_in(bucket, path, &mut settled, &mut each),
+        });
+        if let Some((bucket, _)) = self.any_host.as_ref().filter(|(_, rank)| *rank < settled) {
+            self.lists_in(bucket, path, &mut settled, &mut each);
         }
     }
 
-    fn lists_in<'a>(&'a self, bucket: u32, path: &[u8], each: &mut impl FnMut(&'a List)) {
-        let Some(Bucket { lengths }) = self.buckets.get(bucket as usize) else { return };
-        let mut hash = PathHash::new(bucket);
-        for &len in lengths {
-            let Some(part) = path.get(hash.len..len as usize) else { return };
-            hash.extend(part);
-            let (tag, mut at) = hash.finish(self.slots.len());
-            while self.slots[at].list != EMPTY {
-                let slot = self.slots[at];
-                let list = &self.lists[slot.list as usize];
-                if slot.tag == tag && list.bucket == bucket && self.text(list).as_bytes() == &path[..hash.len]
-                {
-                    each(list);
-                    break;
-                }
-                at = (at + 1) & (self.slots.len() - 1);
+    #[inline]
+    fn hosted_for<'a>(&'a self, host: &str, mut each: impl FnMut(&'a Hosted)) {
+        if self.hosts.is_empty() {
+            return;
+        }
+        let mut look = |kind, text: &[u8]| {
+            if let Some((_, hosted)) = self.hosts.get(hash(kind, text), kind, text) {
+                each(hosted);
+            }
+        };
+        let host = host.as_bytes();
+        look(host::EXACT, host);
+        if self.wildcards {
+            for dot in memchr::memchr_iter(b'.', host) {
+                look(host::SUFFIX, &host[dot..]);
+                look(host::PREFIX, &host[..=dot]);
             }
         }
+    }
+
+    #[inline]
+    fn lists_in<'a>(
+        &'a self,
+        bucket: &Bucket,
+        path: &[u8],
+        settled: &mut u32,
+        each: &mut impl FnMut(Hit<'a>) -> u32,
+    ) {
+        // First all that may be there, which waits for nothing, then the places, the longest first.
+        let mut likely = Few::<(u64, u32)>::default();
+        let mut hasher = Hasher::new(bucket.id, path);
+        let mut note = |len: u32| {
+            let hash = hasher.at(len as usize);
+            if self.lists.may_have(hash) {
+                likely.push((hash, len));
+            }
+        };
+        let mut short = bucket.short(path.len());
+        while short != 0 {
+            note(short.trailing_zeros());
+            short &= short - 1;
+        }
+        if let Some(lengths) = self.long_lengths.get(bucket.long as usize) {
+            lengths.iter().take_while(|&&len| len as usize <= path.len()).for_each(|&len| note(len));
+        }
+        while let Some((hash, len)) = likely.pop() {
+            if let Some(list) = self.lists.get(hash, bucket.id, &path[..len as usize]) {
+                if list.rank < *settled {
+                    *settled = each(Hit { list, len });
+                }
+                if list.shorter >= *settled {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Every list, for people: its bucket, the beginning of the path that its entries share, and itself.
+    pub(super) fn all_lists(&self) -> impl Iterator<Item = (u32, &str, &List)> {
+        self.lists.iter()
     }
 
     /// The host pattern of every bucket, for people; none for any host.
     pub(super) fn host_patterns(&self) -> Vec<Option<HostPattern>> {
-        let mut patterns = vec![None; self.buckets.len()];
-        let mut note = |map: &AHashMap<Box<str>, u32>, make: fn(String) -> HostPattern| {
-            map.iter().for_each(|(text, &bucket)| patterns[bucket as usize] = Some(make(text.to_string())));
-        };
-        note(&self.hosts.exact, HostPattern::Exact);
-        note(&self.hosts.suffixes, HostPattern::Suffix);
-        note(&self.hosts.prefixes, HostPattern::Prefix);
+        let count = self.hosts.iter().map(|(_, _, (id, _))| *id).max().unwrap_or(ANY_HOST);
+        let mut patterns = vec![None; count as usize + 1];
+        for (kind, text, (id, _)) in self.hosts.iter() {
+            let text = text.to_owned();
+            patterns[*id as usize] = Some(match kind {
+                host::EXACT => HostPattern::Exact(text),
+                host::SUFFIX => HostPattern::Suffix(text),
+                _ => HostPattern::Prefix(text),
+            });
+        }
         patterns
     }
 }
 
-/// A hash of a bucket and the beginning of a path that grows with it: the parts between the bucket's lengths are fed
-/// one by one, so that all beginnings of a path cost one pass over it.
-#[derive(Clone, Copy)]
-struct PathHash {
-    state: u64,
-    len: usize,
+/// Host patterns while the index is made.
+#[derive(Default)]
+struct Hosts {
+    /// By kind and text.
+    known: AHashMap<(u32, String), u32>,
+    count: u32,
+    wildcards: bool,
 }
 
-impl PathHash {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-    fn new(bucket: u32) -> Self {
-        Self { state: u64::from(bucket).wrapping_add(1).wrapping_mul(Self::MULTIPLIER), len: 0 }
+impl Hosts {
+    /// The bucket of a host pattern, made on first use.
+    fn bucket(&mut self, pattern: HostPattern) -> u32 {
+        let key = match pattern {
+            HostPattern::Exact(text) => (host::EXACT, text),
+            HostPattern::Suffix(text) => (host::SUFFIX, text),
+            HostPattern::Prefix(text) => (host::PREFIX, text),
+        };
+        self.wildcards |= key.0 != host::EXACT;
+        *self.known.entry(key).or_insert_with(|| {
+            self.count += 1;
+            self.count
+        })
     }
+}
 
+/// A stack that takes memory only for what is more than a look-up ordinarily has.
+#[derive(Default)]
+pub(super) struct Few<T> {
+    inline: [T; 16],
+    count: usize,
+    more: Vec<T>,
+}
+
+impl<T: Copy> Few<T> {
     #[inline]
-    fn extend(&mut self, part: &[u8]) {
-        self.len += part.len();
-        let (words, tail) = part.as_chunks::<8>();
-        words.iter().for_each(|word| self.mix(u64::from_le_bytes(*word)));
-        if !tail.is_empty() {
-            let mut word = [0; 8];
-            word[..tail.len()].copy_from_slice(tail);
-            self.mix(u64::from_le_bytes(word) ^ (tail.len() as u64) << 56);
+    pub(super) fn push(&mut self, item: T) {
+        match self.inline.get_mut(self.count) {
+            Some(place) => {
+                *place = item;
+                self.count += 1;
+            }
+            None => self.more.push(item),
         }
     }
 
     #[inline]
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word) * u128::from(Self::MULTIPLIER);
-        self.state = (product as u64) ^ (product >> 64) as u64;
+    fn pop(&mut self) -> Option<T> {
+        if let Some(item) = self.more.pop() {
+            return Some(item);
+        }
+        self.count = self.count.checked_sub(1)?;
+        self.inline.get(self.count).copied()
     }
 
-    /// A tag and a place in a table of so many slots, a power of two.
-    #[inline]
-    fn finish(&self, slots: usize) -> (u32, usize) {
-        let mixed = self.state.wrapping_mul(Self::MULTIPLIER);
-        ((mixed >> 32) as u32, (mixed ^ mixed >> 29) as usize & (slots - 1))
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.inline[..self.count].iter_mut().chain(&mut self.more)
     }
 }

@@ -1,75 +1,75 @@
 //! Finding the route of a request.
 
-use super::index::{Entry, Index, List, NO_CONDITIONS, PathRule};
+use super::index::{ASKS_MORE, Entry, Few, Hit, Index, NO_CONDITIONS, PathRule};
 use super::{Match, Query};
 
-/// What is left to try of a list: a range of entries.
+/// What is left to try of a list: a range of entries, not empty.
 #[derive(Clone, Copy, Default)]
 struct Cursor {
+    /// Of the next entry.
+    rank: u32,
     next: u32,
     end: u32,
     /// Bytes of the path that the list's beginning covers.
     len: u32,
 }
 
-/// More lists than this are possible only where that many prefixes of one path are routes; then memory is taken.
-const INLINE: usize = 16;
-
-/// The lists of one request.
-#[derive(Default)]
-struct Cursors {
-    inline: [Cursor; INLINE],
-    count: usize,
-    more: Vec<Cursor>,
-}
-
-impl Cursors {
-    fn push(&mut self, list: &List) {
-        let cursor = Cursor { next: list.first, end: list.end, len: list.len };
-        if self.count < INLINE {
-            self.inline[self.count] = cursor;
-            self.count += 1;
-        } else {
-            self.more.push(cursor);
-        }
-    }
-
-    /// The entry that comes first in order of rank; taken.
-    fn next<'a>(&mut self, entries: &'a [Entry]) -> Option<(&'a Entry, u32)> {
-        let mut best: Option<(&'a Entry, &mut Cursor)> = None;
-        for cursor in self.inline[..self.count].iter_mut().chain(&mut self.more) {
-            if cursor.next == cursor.end {
-                continue;
-            }
-            let entry = &entries[cursor.next as usize];
-            let order = |e: &Entry| (e.rank, e.alternative);
-            if best.as_ref().is_none_or(|(first, _)| order(entry) < order(first)) {
-                best = Some((entry, cursor));
-            }
-        }
-        let (entry, cursor) = best?;
-        cursor.next += 1;
-        Some((entry, cursor.len))
-    }
-}
-
 impl Index {
     /// See [`super::Router::find`].
     pub(super) fn find(&self, query: &Query<'_>) -> Option<Match> {
-        let mut cursors = Cursors::default();
-        self.lists_for(query.host, query.path, |list| cursors.push(list));
-        while let Some((entry, len)) = cursors.next(&self.entries) {
-            if let Some(found) = self.try_entry(entry, len as usize, query) {
+        let (mut best, mut best_rank) = (None, u32::MAX);
+        // What could not be tried at once, because lists with shorter beginnings have entries that come before it.
+        let mut later = Few::<Cursor>::default();
+        self.lists_for(query.host, query.path, |Hit { list, len }| {
+            let mut cursor = Cursor { rank: list.rank, next: list.first, end: list.end, len };
+            if list.asks != ASKS_MORE {
+                if self.conditions_hold(list.asks, query) {
+                    let found = Match { route: list.route, matched_len: len as usize, captures: Vec::new() };
+                    (best, best_rank) = (Some(found), list.rank);
+                    return best_rank;
+                }
+                self.advance(&mut cursor);
+            }
+            if let Some(found) = self.try_before(&mut cursor, best_rank.min(list.shorter), query) {
+                (best, best_rank) = (Some(found), cursor.rank);
+            } else if cursor.rank < best_rank {
+                later.push(cursor);
+            }
+            best_rank
+        });
+        loop {
+            let cursor = later.iter_mut().filter(|c| c.rank < best_rank).min_by_key(|c| c.rank);
+            let Some(cursor) = cursor else { return best };
+            let one = cursor.rank + 1;
+            if let Some(found) = self.try_before(cursor, one, query) {
                 return Some(found);
             }
         }
+    }
+
+    /// Tries what is left of a list and comes before a rank. The cursor stays at what matched.
+    fn try_before(&self, cursor: &mut Cursor, rank: u32, query: &Query<'_>) -> Option<Match> {
+        while cursor.rank < rank {
+            let entry = &self.entries[cursor.next as usize];
+            if let Some(found) = self.try_entry(entry, cursor.len as usize, query) {
+                return Some(found);
+            }
+            self.advance(cursor);
+        }
         None
+    }
+
+    fn advance(&self, cursor: &mut Cursor) {
+        cursor.next += 1;
+        let next = self.entries.get(cursor.next as usize).filter(|_| cursor.next < cursor.end);
+        cursor.rank = next.map_or(u32::MAX, |entry| entry.rank);
     }
 
     /// Whether an entry matches whose host pattern and beginning of the path already do.
     #[inline]
     fn try_entry(&self, entry: &Entry, prefix_len: usize, query: &Query<'_>) -> Option<Match> {
-        if entry.port.is_some_and(|port| port != query.port) || !self.conditions_hold(entry, query) {
+        if entry.port.is_some_and(|port| port != query.port) || !self.conditions_hold(entry.conditions, query)
+        {
             return None;
         }
         let (matched_len, captures) = match entry.rule {
@@ -81,9 +81,10 @@ impl Index {
         Some(Match { route: entry.route, matched_len, captures })
     }
 
-    fn conditions_hold(&self, entry: &Entry, query: &Query<'_>) -> bool {
-        entry.conditions == NO_CONDITIONS
-            || self.parts.conditions[entry.conditions as usize].iter().all(|c| c.holds(query))
+    #[inline]
+    fn conditions_hold(&self, conditions: u32, query: &Query<'_>) -> bool {
+        conditions == NO_CONDITIONS
+            || self.parts.conditions[conditions as usize].iter().all(|c| c.holds(query))
     }
 }
 

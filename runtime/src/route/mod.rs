@@ -13,6 +13,7 @@ mod lookup;
 pub mod normalise;
 mod order;
 mod pattern;
+mod table;
 pub mod upstream_path;
 mod virtual_routes;
 
