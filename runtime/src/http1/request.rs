@@ -296,7 +296,7 @@ fn fields(
                     meta.keep_alive = true;
                 }
                 upgrade |= list_has(value, "upgrade");
-                connection_named |= !matches!(value.len(), 0 | 5 | 7 | 10);
+                connection_named |= scan::names_fields(value);
             }
             tags::AUTHORIZATION if head.fields.contains(&names::AUTHORIZATION) => {
                 // Which of two counts is what parsers disagree about.
@@ -413,6 +413,16 @@ mod tests {
         );
         let (head, _) = run("GET http://gw.test HTTP/1.1\r\nHost: gw.test\r\n\r\n").unwrap().unwrap();
         assert_eq!(head.raw_path, "/");
+    }
+
+    #[test]
+    fn a_name_as_long_as_an_option_is_still_a_name() {
+        for named in ["X-Foo", "X-Admin", "X-Internal", "X-A, close", "close,X-A"] {
+            let name = named.trim_start_matches("close,").trim_end_matches(", close");
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\n{name}: 1\r\n\r\n");
+            let (head, _) = run(&text).unwrap().unwrap();
+            assert!(head.fields.iter().all(|(n, _)| n != name.as_bytes()), "{named}");
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn fields(bytes: &[u8], method: &str, head: &mut ResponseHead, meta: &mut Meta) 
                     meta.keep_alive = true;
                 }
                 upgrade |= list_has(value, "upgrade");
-                connection_named |= !matches!(value.len(), 0 | 5 | 7 | 10);
+                connection_named |= scan::names_fields(value);
             }
             tags::UPGRADE => meta.websocket = value.eq_ignore_ascii_case(b"websocket"),
             _ => {}

@@ -140,6 +140,18 @@ pub fn list_has(value: &[u8], element: &str) -> bool {
     value.split(|b| *b == b',').any(|e| trim(e).eq_ignore_ascii_case(element.as_bytes()))
 }
 
+/// Whether a `Connection` may name fields: it is more than one of the options that nearly all have.
+pub fn names_fields(value: &[u8]) -> bool {
+    let option = match value.len() {
+        0 => return false,
+        5 => "close",
+        7 => "upgrade",
+        10 => "keep-alive",
+        _ => return true,
+    };
+    !value.eq_ignore_ascii_case(option.as_bytes())
+}
+
 /// Removes the fields that `Connection` names, save those that must not be removable by the other side.
 pub fn remove_connection_named(fields: &mut Fields) {
     let named: Vec<Vec<u8>> = fields.all(&names::CONNECTION).map(<[u8]>::to_vec).collect();
