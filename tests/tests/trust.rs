@@ -251,3 +251,29 @@ fn bodies_that_parsers_disagree_about_are_refused() {
     }
     assert_eq!(request(place.addr(), "GET", "/", "").status(), 200, "the gateway goes on");
 }
+
+#[test]
+fn a_redirect_to_https_believes_only_trusted_proxies_about_the_host() {
+    let folder = Folder::new("redirect");
+    for (trusted, told, expected) in [
+        ("127.0.0.1", "", "https://gw.test/x?y=%20z"),
+        ("127.0.0.1", "X-Forwarded-Host: shop.test\r\n", "https://shop.test/x?y=%20z"),
+        ("127.0.0.1", "X-Forwarded-Host: evil.test/a?\r\n", "https://gw.test/x?y=%20z"),
+        ("10.0.0.1", "X-Forwarded-Host: shop.test\r\n", "https://gw.test/x?y=%20z"),
+    ] {
+        let config = folder.write(
+            "kong.yaml",
+            &format!(
+                "_format_version: \"3.0\"
+gateway: {{ trusted_ips: [{trusted}] }}
+routes: [{{ name: r, paths: [/], protocols: [https], https_redirect_status_code: 308 }}]
+"
+            ),
+        );
+        let gateway = Gateway::start(&config, &[]);
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(format!("GET /x?y=%20z HTTP/1.1\r\nHost: GW.test:8000\r\n{told}\r\n"));
+        let answer = connection.response();
+        assert_eq!((answer.status(), answer.field("location")), (308, Some(expected)), "{trusted} {told:?}");
+    }
+}

@@ -163,8 +163,7 @@ fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply
                 .field(names::CONNECTION, "Upgrade")
                 .field(names::UPGRADE, "TLS/1.2, HTTP/1.1"),
             code => {
-                let host = x.request.host_name();
-                let mut to = format!("https://{host}{}", x.request.raw_path);
+                let mut to = format!("https://{}{}", redirect_host(x), x.request.raw_path);
                 if let Some(q) = &x.request.query {
                     let _ = write!(to, "?{q}");
                 }
@@ -186,6 +185,17 @@ fn after_match(x: &Exchange, route: &crate::snapshot::Route) -> Result<(), Reply
         }
     }
     Ok(())
+}
+
+/// The host that a client is sent to with https: as it called the gateway, without port, a trusted proxy's word included.
+fn redirect_host(x: &Exchange) -> String {
+    let plain = |host: &&str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b))
+    };
+    match x.request.fields.text(&names::X_FORWARDED_HOST).filter(|_| x.client.trusted).filter(plain) {
+        Some(host) => host.to_owned(),
+        None => x.request.host_name().to_ascii_lowercase(),
+    }
 }
 
 /// The chain that applies now: it changes once the caller is known.
