@@ -199,6 +199,9 @@ fn text(rule: Rule) -> Value {
         Rule::RoutePath => r"^(/|~/|~\^)",
         Rule::Method => "^[A-Z]+$",
         Rule::IpOrCidr => "^[0-9a-fA-F.:]+(/[0-9]+)?$",
+        Rule::Tag => "^[^,/]+$",
+        Rule::Sni => r"^[^\s/:]+$",
+        Rule::VaultPrefix => "^[a-z]([a-z0-9-]*[a-z0-9])?$",
         Rule::HeaderName => "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
         Rule::Url => "^[a-z][a-z0-9+.-]*://",
     };

@@ -205,6 +205,9 @@ fn text(rule: Rule) -> &'static str {
         Rule::Url => "URL",
         Rule::Regex => "regular expression",
         Rule::NameValue => "`name:value`",
+        Rule::Tag => "text without `,` and `/`",
+        Rule::Sni => "server name, with at most one `*`",
+        Rule::VaultPrefix => "lower-case name",
     }
 }
 

@@ -4,13 +4,13 @@ use super::entities::{
     self, certificate, consumer, consumer_group, credential, oauth2_token, other, plugin, route, service,
     upstream,
 };
-use super::read::Reader;
+use super::read::{IGNORED, Reader};
 use super::schema::Record;
 use super::{CredentialKind, Model, Ref, gateway_read};
 use crate::diag::{Applicability, Diagnostic, Diags, Severity, codes, suggest};
 use crate::front::LoadOptions;
 use crate::source::{Sources, Span, Spanned};
-use crate::yaml::{Core, Entry, Node, Value};
+use crate::yaml::{Entry, Node, Value};
 
 /// What one file is lowered with.
 pub struct Lower<'s, 'd, 'm> {
@@ -126,7 +126,11 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
             match key {
                 "gateway" => self.read_gateway(entry.key_span, node),
                 "tests" => self.model.tests = self.reader.anything(node),
-                key if META.contains(&key) => {}
+                key if META.contains(&key) => {
+                    if let Some(field) = IGNORED.iter().find(|f| f.name == key) {
+                        self.reader.ignored(field, node);
+                    }
+                }
                 key if LISTS.contains(&key) => self.list(key, node, Parent::None, entry.key_span),
                 key => {
                     self.reader.hide(node);
@@ -174,10 +178,7 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
                 self.migrates = matches!(version.as_deref(), Some("1.1" | "2.1"));
             }
         }
-        self.hashed = match root.get("_transform").map(|n| &n.value) {
-            Some(Value::Scalar(s)) => s.core() == Core::Bool(false),
-            _ => false,
-        };
+        self.hashed = root.get("_transform").and_then(|n| self.reader.flag(n, "_transform")) == Some(false);
     }
 
     fn read_gateway(&mut self, key: Span, node: &Node<'_>) {

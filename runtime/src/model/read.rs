@@ -9,11 +9,14 @@ use crate::diag::{Applicability, Diagnostic, Diags, codes, suggest};
 use crate::source::{Sources, Span, Spanned};
 use crate::yaml::{Core, Entry, Node, Scalar, Value};
 
-use super::schema::{Field, Kind, Record, RecordField, Rule, Val};
+use super::schema::{Field, Kind, Record, RecordField, Rule, STR, Val};
 use super::{CredentialKind, rules};
 
-/// Keys that every entity may have and that mean nothing.
-const IGNORED: &[&str] = &["_comment", "_ignore"];
+/// Keys that the top level and every entity may have and that mean nothing.
+pub(super) const IGNORED: &[Field] = &[
+    Field::new("_comment", STR, "A note for people."),
+    Field::new("_ignore", Kind::List(&Kind::Any), "Anything at all: nobody reads it."),
+];
 
 /// Reads nodes; findings go to `diags`.
 pub struct Reader<'s, 'd> {
@@ -80,6 +83,17 @@ impl<'s, 'd> Reader<'s, 'd> {
         }
     }
 
+    /// Reads true or false; null is neither.
+    pub fn flag(&mut self, node: &Node<'_>, field: &'static str) -> Option<bool> {
+        if node.is_null() {
+            return None;
+        }
+        match self.within(field, |r| r.value(node, &Kind::Bool))?.value {
+            Val::Bool(flag) => Some(flag),
+            _ => None,
+        }
+    }
+
     /// Reads whatever is there.
     pub fn anything(&mut self, node: &Node<'_>) -> Option<Spanned<Val>> {
         self.value(node, &Kind::Any)
@@ -103,7 +117,9 @@ impl<'s, 'd> Reader<'s, 'd> {
                         self.field(field, entry, &mut record);
                     } else if let Some(child) = nested.iter().find(|n| **n == name) {
                         children.push((*child, &entry.value));
-                    } else if !IGNORED.contains(&name) {
+                    } else if let Some(field) = IGNORED.iter().find(|f| f.name == name) {
+                        self.ignored(field, &entry.value);
+                    } else {
                         misspelt.extend(self.unknown(entry, fields, nested, what));
                     }
                 }
@@ -131,6 +147,13 @@ impl<'s, 'd> Reader<'s, 'd> {
             }
         }
         Entity { record, children, misspelt }
+    }
+
+    /// Checks that what means nothing has at least the form that Kong demands.
+    pub(super) fn ignored(&mut self, field: &'static Field, node: &Node<'_>) {
+        if !node.is_null() {
+            self.within(field.name, |r| r.value(node, &field.kind));
+        }
     }
 
     fn field(&mut self, field: &'static Field, entry: &Entry<'_>, record: &mut Record) {

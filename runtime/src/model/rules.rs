@@ -54,6 +54,12 @@ pub fn check(rule: Rule, text: &str, shown: &str) -> Result<(), Broken> {
                 better: None,
             }),
         },
+        Rule::Tag => require(
+            !text.is_empty() && !text.contains([',', '/']) && !text.contains(|c: char| c.is_control()),
+            || format!("invalid tag '{shown}': expected printable text without ',' and '/'"),
+        ),
+        Rule::Sni => sni(text, shown),
+        Rule::VaultPrefix => vault_prefix(text, shown),
     }
 }
 
@@ -156,6 +162,34 @@ fn route_host(text: &str, shown: &str) -> Result<(), Broken> {
         None
     };
     Err(Broken { message: format!("invalid hostname: {shown}"), help, better: None })
+}
+
+fn sni(text: &str, shown: &str) -> Result<(), Broken> {
+    let wildcards = text.matches('*').count();
+    if wildcards > 1 || (wildcards == 1 && !(text.starts_with("*.") || text.ends_with(".*"))) {
+        return Err(broken(format!(
+            "invalid wildcard: in `{shown}` one `*` may be the leftmost or the rightmost label"
+        )));
+    }
+    let plain = text.strip_prefix("*.").or_else(|| text.strip_suffix(".*")).unwrap_or(text);
+    require(is_hostname(plain), || format!("invalid server name: `{shown}` is no host name"))
+}
+
+/// The kinds of vaults that Kong knows, whose names references already mean.
+const VAULT_KINDS: &[&str] = &["env", "aws", "azure", "conjur", "gcp", "hcv"];
+
+fn vault_prefix(text: &str, shown: &str) -> Result<(), Broken> {
+    if VAULT_KINDS.contains(&text) {
+        return Err(broken(format!("must not be one of: {} (`{shown}`)", VAULT_KINDS.join(", "))));
+    }
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good =
+        text.bytes().all(inner) && text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
+    require(good, || {
+        format!(
+            "invalid value '{shown}': a prefix has lower-case letters, digits and `-`, begins with a letter and does not end with `-`"
+        )
+    })
 }
 
 fn method(text: &str, shown: &str) -> Result<(), Broken> {
@@ -281,6 +315,22 @@ mod tests {
             (NameValue, ":x", "no name"),
             (Regex, "a+", ""),
             (Regex, "a(", "invalid regex"),
+            (Tag, "team a_é", ""),
+            (Tag, "a,b", "invalid tag 'a,b'"),
+            (Tag, "a/b", "invalid tag 'a/b'"),
+            (Tag, "a\u{1}", "invalid tag"),
+            (Sni, "*.a.test", ""),
+            (Sni, "a.*", ""),
+            (Sni, "*", "wildcard"),
+            (Sni, "*.a.*", "wildcard"),
+            (Sni, "a.*.b", "wildcard"),
+            (Sni, "a.test:443", "invalid server name"),
+            (VaultPrefix, "my-env2", ""),
+            (VaultPrefix, "env", "must not be one of"),
+            (VaultPrefix, "My", "invalid value 'My'"),
+            (VaultPrefix, "2a", "invalid value"),
+            (VaultPrefix, "a-", "invalid value"),
+            (VaultPrefix, "", "invalid value"),
             (Path, "/a", ""),
             (RoutePath, "/a", ""),
         ] {

@@ -85,6 +85,12 @@ pub enum Rule {
     Regex,
     /// `name:value` as the transformers take it.
     NameValue,
+    /// A word to find entities by: printable, without the `,` and `/` that separate tags in a query.
+    Tag,
+    /// A server name of TLS, with at most one `*`, as leftmost or rightmost label.
+    Sni,
+    /// What references call a vault: lower-case letters, digits and inner `-`, and no kind of vault.
+    VaultPrefix,
 }
 
 impl Field {
@@ -167,7 +173,7 @@ pub const UPDATED_AT: Field = Field::new(
 );
 /// `tags` of every entity.
 pub const TAGS: Field =
-    Field::new("tags", Kind::Set(&TEXT), "Words to find the entity by; they change nothing.");
+    Field::new("tags", Kind::Set(&Kind::Str(Rule::Tag)), "Words to find the entity by; they change nothing.");
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,8 +8,12 @@ use crate::yaml::Node;
 /// `vaults`: read by the interpolation of references, which comes before all else.
 pub const VAULT: &[Field] = entity_fields![
     Field::new("name", TEXT, "The kind of vault; gw reads `env`.").required(),
-    Field::new("prefix", Kind::Str(Rule::Name), "What references call the vault: `{vault://PREFIX/...}`.")
-        .required(),
+    Field::new(
+        "prefix",
+        Kind::Str(Rule::VaultPrefix),
+        "What references call the vault: `{vault://PREFIX/...}`."
+    )
+    .required(),
     Field::new("description", STR, "A note for people."),
     Field::new(
         "config",

@@ -56,6 +56,16 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
         name.into_iter().for_each(|name| not_here(cx, &name));
         return;
     };
+    for protocol in record.strings("protocols") {
+        if matches!(protocol.as_str(), "tcp" | "tls" | "tls_passthrough" | "udp")
+            && policy.name != "ip-restriction"
+        {
+            let message =
+                format!("`protocols`: expected one of: grpc, grpcs, http, https for `{}`", policy.name);
+            let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, protocol.span, message);
+            cx.report(diagnostic.label("this plugin sees HTTP requests only").help("leave `protocols` out"));
+        }
+    }
     let shared = record.spanned_str("_config");
     let own = read.children.first().map(|(_, node)| *node);
     let config = merged(cx, own, shared.as_ref(), node);

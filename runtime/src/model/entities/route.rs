@@ -23,7 +23,7 @@ pub const FIELDS: &[Field] = entity_fields![
     Field::new("hosts", Kind::List(&Kind::Str(Rule::RouteHost)), "The hosts that match: names, `*.name`, `name.*`, each with an optional port."),
     Field::new("paths", Kind::List(&Kind::Str(Rule::RoutePath)), "The paths that match: `/prefix`, byte by byte, or `~/regex`, anchored at its start."),
     Field::new("headers", Kind::Map(&Kind::List(&STR)), "Headers that must be there, each with one of its values; a single value `~*regex` is a pattern."),
-    Field::new("snis", Kind::Set(&TEXT), "The server names of TLS connections that match."),
+    Field::new("snis", Kind::Set(&Kind::Str(Rule::Sni)), "The server names of TLS connections that match."),
     Field::new("sources", Kind::Set(&ENDPOINT), "Where connections come from; for stream protocols."),
     Field::new("destinations", Kind::Set(&ENDPOINT), "Where connections go to; for stream protocols."),
     Field::new("regex_priority", Kind::Int { min: i64::MIN, max: i64::MAX }, "Which of several matching routes with a regex path wins: the greater number.").default("0"),
@@ -235,6 +235,13 @@ fn field_checks(
             cx.report(diagnostic.also(expression.span, "the condition is written here"));
         }
         return;
+    }
+    if let Some(priority) = record.get("priority").filter(|f| f.given) {
+        let message = "`priority` ranks expressions, and this route has none";
+        cx.report(
+            Diagnostic::new(&codes::CONFLICTING_FIELDS, priority.key, message)
+                .help("rank patterns in `paths` with `regex_priority`; other routes rank by what they match"),
+        );
     }
     // What was given and is broken has a finding of its own.
     let is_set = |field: &&str| match node.get(field).map(|n| &n.value) {
