@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::diag::{self, Diagnostic, Diags, Severity, codes};
-use crate::env::Env;
+use crate::env::{self, Env, Files};
 use crate::model::{LISTS, Lower, Model, interpolate};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{self, Budget};
@@ -54,6 +54,10 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
     let files: Vec<FileId> = inputs.iter().map(|i| sources.add(&i.name, &i.text)).collect();
     let sources = &*sources;
     let (mut model, mut diags) = (Model::default(), Diags::new());
+    model.files = Files::new(env, options.allow_missing_files);
+    for (file, input) in files.iter().zip(inputs) {
+        model.files.add(*file, &input.name);
+    }
     let mut gateway = None;
     for file in files {
         let yaml::Parsed { tree, diags: found, dropped } = yaml::parse(sources, file, &options.budget);
@@ -80,18 +84,16 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
 }
 
 /// Reads the file of `gateway.tls.upstream_ca`, where files are read at all.
-fn read_authorities(model: &mut Model, env: &Env, options: &LoadOptions, diags: &mut Diags) {
-    let Some(file) = model.gateway.tls.upstream_ca.as_mut().filter(|_| env.has_files()) else { return };
-    match env.read(&file.path) {
+fn read_authorities(model: &mut Model, surroundings: &Env, options: &LoadOptions, diags: &mut Diags) {
+    let Some(file) = model.gateway.tls.upstream_ca.as_mut().filter(|_| surroundings.has_files()) else {
+        return;
+    };
+    match surroundings.read(&file.path) {
         Ok(bytes) => file.pem = Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => {
             let span = file.path.span;
             let name = model.masked.get(&span).cloned().unwrap_or_else(|| file.path.display().to_string());
-            let why = match error.kind() {
-                io::ErrorKind::NotFound => "there is no such file".to_owned(),
-                io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-                _ => error.to_string(),
-            };
+            let why = env::unread(&error);
             let message = format!("`gateway.tls.upstream_ca`: cannot read `{name}`: {why}");
             let mut diagnostic = Diagnostic::new(&codes::BAD_CERTIFICATE, span, message).help(
                 "name a PEM file with the authorities' certificates, from where gw is started or from `/`",

@@ -8,8 +8,14 @@ use std::sync::OnceLock;
 use gw_tests::binary::{gw_binary, repository};
 
 /// What the scripts need from PyPI.
-const PACKAGES: [&str; 5] =
-    ["grpcio==1.85.3", "websockets==17.4", "PyJWT[crypto]", "h2==4.3.0", "wsproto==1.2.0"];
+const PACKAGES: [&str; 6] = [
+    "grpcio==1.85.3",
+    "grpcio-tools==1.85.1",
+    "websockets==17.4",
+    "PyJWT[crypto]",
+    "h2==4.3.0",
+    "wsproto==1.2.0",
+];
 
 /// A Python with [`PACKAGES`], made once and kept below `target`.
 fn python() -> &'static Path {
@@ -17,7 +23,7 @@ fn python() -> &'static Path {
     PYTHON.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-python");
         let python = dir.join("bin/python");
-        let all = "import grpc, websockets, jwt, cryptography, h2, wsproto";
+        let all = "import grpc, grpc_tools, websockets, jwt, cryptography, h2, wsproto";
         let has_all = Command::new(&python).args(["-c", all]).output();
         if !has_all.is_ok_and(|o| o.status.success()) {
             must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir), "python3 -m venv");
@@ -84,6 +90,11 @@ fn web_sockets_over_http2_are_the_same_through_the_gateway() {
 #[test]
 fn browsers_call_grpc_services() {
     check("grpc_web_interop.py");
+}
+
+#[test]
+fn json_calls_reach_grpc_services() {
+    check("grpc_gateway_interop.py");
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Model {
     /// Lists of which something could not be read, which was reported: a reference into them that finds nothing may
     /// be no mistake.
     pub unreadable: HashSet<&'static str>,
+    /// The files that plugins may name.
+    pub files: crate::env::Files,
 }
 
 impl Model {

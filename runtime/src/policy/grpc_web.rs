@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::call::{Call, CallError, CallResponse, CallTo};
-use super::reply;
+use super::call::{CallError, CallResponse};
+use super::grpc;
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
@@ -55,10 +55,6 @@ for which Kong has `proto`, is not taken.
     extension: false,
     identity_headers: &[],
 };
-
-/// Fields that are the client's business with the gateway, or are made anew.
-const NOT_SENT: &[&str] =
-    &["Content-Type", "Content-Length", "Accept", "Accept-Encoding", "X-Grpc-Web", "Origin"];
 
 /// See the module.
 pub struct GrpcWeb {
@@ -146,72 +142,34 @@ impl GrpcWeb {
         let Some(body) = (if text { decoded(&body) } else { Some(body) }) else {
             return Flow::Reply(Reply::error(&x.request, x.request_id, 400, "the body is no base64"));
         };
-        if !is_framed(&body) {
+        if grpc::frames(&body).is_none() {
             let message = "the body is no sequence of gRPC messages";
             return Flow::Reply(Reply::error(&x.request, x.request_id, 400, message));
         }
-        let mut fields = x.request.fields.clone();
-        for name in NOT_SENT {
-            fields.remove(&FieldName::new(name));
-        }
-        fields.append(&names::CONTENT_TYPE, "application/grpc+proto");
         let path = if self.stripped { &x.upstream.path } else { &x.request.path };
-        let timeout = x.snapshot.services[service.0 as usize].read_timeout;
-        Flow::Await(Effect::Call(vec![Call {
-            to: CallTo::Service(service),
-            method: "POST".to_owned(),
-            path: path.clone(),
-            fields,
-            body,
-            timeout,
-            max_body: x.snapshot.gateway.limits.buffered_body,
-        }]))
+        let call = grpc::call(x, service, path.clone(), body);
+        Flow::Await(Effect::Call(vec![call]))
     }
 }
 
 /// The service's answer in the client's form.
 fn answered(x: &Exchange, response: &CallResponse) -> Reply {
     let mut body = response.body.to_vec();
-    // A call without messages has its status among the headers.
-    let in_head = response.fields.contains(&FieldName::new("grpc-status"));
-    let trailers = if in_head { &response.fields } else { &response.trailers };
-    let status = FieldName::new("grpc-status");
-    if response.status == 200 && !trailers.contains(&status) {
-        return failed(x, CallError::Broken);
-    }
-    if response.status != 200 {
-        return ended(
-            x,
-            Vec::new(),
-            grpc_status(response.status),
-            &format!("the service answered {}", response.status),
-        );
-    }
-    let mut own = Fields::default();
-    for (name, value) in trailers.iter().filter(|(name, _)| !in_head || name.starts_with(b"grpc-")) {
-        own.push(name, value);
-    }
-    push_trailers(&mut body, &own);
-    let mut reply = in_form(x, body);
-    let kept = |name: &[u8]| {
-        let name = FieldName::new(&String::from_utf8_lossy(name));
-        ![names::CONTENT_TYPE, names::CONTENT_LENGTH, names::DATE, names::SERVER].contains(&name)
-            && !name.as_str().starts_with("grpc-")
+    let Some(trailers) = grpc::ending(response) else {
+        if response.status == 200 {
+            return failed(x, CallError::Broken);
+        }
+        let why = format!("the service answered {}", response.status);
+        return ended(x, Vec::new(), grpc::status_of_http(response.status), &why);
     };
-    for (name, value) in response.fields.iter().filter(|(name, _)| kept(name)) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        reply.fields.push((FieldName::new(&text(name)), text(value)));
-    }
+    push_trailers(&mut body, &trailers);
+    let mut reply = in_form(x, body);
+    reply.fields.extend(grpc::metadata(response));
     reply
 }
 
 fn failed(x: &Exchange, error: CallError) -> Reply {
-    let status = match error {
-        CallError::Timeout => reply::DEADLINE_EXCEEDED,
-        CallError::TooLarge => 8,
-        _ => reply::UNAVAILABLE,
-    };
-    ended(x, Vec::new(), status, &error.to_string())
+    ended(x, Vec::new(), grpc::status_of(error), &error.to_string())
 }
 
 /// An answer that ends with a status of the gateway's own.
@@ -221,18 +179,6 @@ fn ended(x: &Exchange, mut body: Vec<u8>, status: u8, message: &str) -> Reply {
     trailers.push(b"grpc-message", message.as_bytes());
     push_trailers(&mut body, &trailers);
     in_form(x, body)
-}
-
-/// What gRPC's own table says of an HTTP status.
-fn grpc_status(http: u16) -> u8 {
-    match http {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => reply::UNAVAILABLE,
-        _ => 2,
-    }
 }
 
 /// Appends the frame that stands for trailers.
@@ -269,18 +215,6 @@ fn decoded(text: &[u8]) -> Option<Bytes> {
     Some(out.into())
 }
 
-/// Whether bytes are whole messages: a flag, a length, and so many bytes.
-fn is_framed(mut body: &[u8]) -> bool {
-    while let [flag, a, b, c, d, rest @ ..] = body {
-        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        if *flag > 1 || rest.len() < length {
-            return false;
-        }
-        body = &rest[length..];
-    }
-    body.is_empty()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -306,18 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_and_pieces_of_base64_are_read() {
-        for (bytes, want) in [
-            (&b""[..], true),
-            (b"\0\0\0\0\0", true),
-            (b"\0\0\0\0\x02ab", true),
-            (b"\0\0\0\0\x02a", false),
-            (b"\x02\0\0\0\0", false),
-            (b"\0\0\0", false),
-            (b"\0\xff\xff\xff\xffa", false),
-        ] {
-            assert_eq!(is_framed(bytes), want, "{bytes:?}");
-        }
+    fn pieces_of_base64_are_read() {
         for (text, want) in
             [("YQ==YmM=", Some("abc")), ("YWJj", Some("abc")), ("", Some("")), ("YQ", None), ("*", None)]
         {

@@ -22,6 +22,8 @@ pub mod form;
 pub mod forward_auth;
 pub mod gateway_keys;
 pub mod graphql_limits;
+pub mod grpc;
+pub mod grpc_gateway;
 pub mod grpc_web;
 pub mod hmac_auth;
 pub mod identity;

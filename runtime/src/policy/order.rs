@@ -38,12 +38,13 @@ pub const ORDER: &[&str] = &[
     "standard-webhooks", // 760
     "json-xml",      // gw: sees the body after transformers of its own format
     "aggregate",     // gw: answers in the upstream's place, with everything above applied
-    "grpc-web",      // 3: translates the request that all others have seen, and answers
-    "proxy-cache",   // 100
-    "compression",   // gw: the last change of a body
-    "gateway-keys",  // gw: answers instead of the upstream
+    "grpc-gateway", // 998 in Kong, where it only rewrites; here it answers, as the next does, once all others have seen the request
+    "grpc-web",     // 3: translates the request that all others have seen, and answers
+    "proxy-cache",  // 100
+    "compression",  // gw: the last change of a body
+    "gateway-keys", // gw: answers instead of the upstream
     "request-termination", // 2: answers instead of the upstream
-    "mirror",        // gw: copies what the service gets, so nothing comes after it
+    "mirror",       // gw: copies what the service gets, so nothing comes after it
 ];
 
 /// Where a policy stands in the order.

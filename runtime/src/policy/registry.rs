@@ -97,6 +97,7 @@ policies! {
     CorrelationId(correlation_id::CorrelationId);
     Cors(cors::Cors);
     Deprecation(deprecation::Deprecation);
+    GrpcGateway(grpc_gateway::GrpcGateway);
     GrpcWeb(grpc_web::GrpcWeb);
     ForwardAuth(forward_auth::ForwardAuth);
     GatewayKeys(gateway_keys::GatewayKeys);
