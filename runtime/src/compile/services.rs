@@ -23,8 +23,9 @@ pub fn build(model: &Checked<Model>, shared: &Shared, diags: &mut Diags) -> Box<
             "grpcs" => Scheme::Grpcs,
             _ => Scheme::Http,
         };
+        let http2 = s.http2 || matches!(scheme, Scheme::Grpc | Scheme::Grpcs);
         let tls = match scheme {
-            Scheme::Https | Scheme::Grpcs => tls_of(model, i, s, scheme, &mut configs, diags),
+            Scheme::Https | Scheme::Grpcs => tls_of(model, i, s, http2, &mut configs, diags),
             Scheme::Http | Scheme::Grpc => None,
         };
         services.push(Service {
@@ -41,6 +42,7 @@ pub fn build(model: &Checked<Model>, shared: &Shared, diags: &mut Diags) -> Box<
             read_timeout: Duration::from_millis(s.read_timeout),
             upstream: model.links().service_upstream.get(i).copied().flatten().map(|u| UpstreamId(u as u32)),
             tls,
+            http2,
         });
     }
     services.into()
@@ -73,7 +75,7 @@ fn tls_of(
     model: &Checked<Model>,
     i: usize,
     s: &Written,
-    scheme: Scheme,
+    h2: bool,
     configs: &mut Configs,
     diags: &mut Diags,
 ) -> Option<ClientTls> {
@@ -83,7 +85,6 @@ fn tls_of(
     let cas = links.service_cas.get(i).cloned().unwrap_or_default();
     let of_upstream = || links.upstream_certificate[links.service_upstream[i]?];
     let certificate = links.service_certificate.get(i).copied().flatten().or_else(of_upstream);
-    let h2 = scheme == Scheme::Grpcs;
     let key = (verify, cas.clone(), certificate, h2);
     if let Some(config) = configs.by_key.get(&key) {
         return Some(ClientTls { config: Arc::clone(config), name });

@@ -12,7 +12,6 @@ use crate::http1::{Framing, scan};
 use crate::message::{FieldName, Fields, names};
 use crate::policy::BodyError;
 use crate::policy::call::{Call, CallError, CallResponse, CallTo, Done, Series};
-use crate::snapshot::Scheme;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::target::{NoTarget, To};
 use crate::worker::context::Worker;
@@ -78,7 +77,7 @@ async fn exchange(w: &Worker, parent: &Exchange, call: Call) -> Result<CallRespo
         CallTo::Endpoint(endpoint) => (&endpoint.service, None),
     };
     let public_only = matches!(&call.to, CallTo::Endpoint(e) if e.public_only);
-    let speaks_http1 = matches!(service.scheme, Scheme::Http | Scheme::Https);
+    let speaks_http1 = !service.http2;
     let path = call.path.as_bytes();
     if (!speaks_http1 && to_service.is_none())
         || !scan::is_token(call.method.as_bytes())

@@ -96,6 +96,7 @@ pub struct Service {
     pub tls_verify: Option<bool>,
     pub tls_verify_depth: Option<u8>,
     pub ca_certificates: Vec<Spanned<String>>,
+    pub http2: bool,
     pub enabled: bool,
 }
 

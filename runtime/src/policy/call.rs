@@ -189,6 +189,7 @@ impl Transport {
             read_timeout: patience,
             upstream: None,
             tls,
+            http2: false,
         };
         Ok(Endpoint { service, path: url.path.to_owned(), public_only: false })
     }

@@ -114,6 +114,15 @@ pub struct Service {
     pub upstream: Option<UpstreamId>,
     /// For https and grpcs; the name is the service's host.
     pub tls: Option<crate::tls::ClientTls>,
+    /// Spoken to over HTTP/2, as gRPC services are in any case.
+    pub http2: bool,
+}
+
+impl Service {
+    /// Whether it takes gRPC calls alone.
+    pub fn is_grpc(&self) -> bool {
+        matches!(self.scheme, Scheme::Grpc | Scheme::Grpcs)
+    }
 }
 
 /// How an upstream is spoken to.

@@ -10,8 +10,9 @@ use super::forward::{Failure, Forward};
 use super::sender::SMALL;
 use super::source::BodySource;
 use crate::http1::Reject;
-use crate::policy::BodyFilter;
+use crate::overload;
 use crate::policy::filter::FilterError;
+use crate::policy::{BodyError, BodyFilter};
 
 /// How long an upstream may pause before what the filter holds is sent. Filters such as compressors do worse the more
 /// often they are emptied, and bytes that are on their way already arrive sooner than this.
@@ -25,6 +26,25 @@ pub trait Pieces {
     fn data(&self) -> &[u8];
     /// Uses up data.
     fn consume_data(&mut self, n: usize);
+}
+
+/// Reads a body whole, of at most `limit` bytes.
+pub async fn collect(from: &mut impl Pieces, watch: &Watch, limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| from.poll_data(cx, watch)).await?;
+        if n == 0 {
+            return Ok(all);
+        }
+        if all.len() + n > limit {
+            return Err(Failure::Malformed(Reject::bad("the body is larger than a policy may hold")));
+        }
+        if overload::is_full() {
+            return Err(Failure::Body(BodyError::NoRoom));
+        }
+        all.extend_from_slice(&from.data()[..n]);
+        from.consume_data(n);
+    }
 }
 
 impl<B: BodySource> Pieces for Forward<B> {

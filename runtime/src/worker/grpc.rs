@@ -9,7 +9,7 @@ use hyper::Response;
 
 use super::context::Worker;
 use super::deadline::Watch;
-use super::filtering::{Filtering, Pieces as _};
+use super::filtering::{Filtering, Pieces as _, collect};
 use super::forward::Failure;
 use super::h2::{self, Broken, Outgoing};
 use super::held::Held;
@@ -51,7 +51,7 @@ pub async fn serve(
     };
     respond::proxied_via(&mut x, "2 gw");
     if !answer.is_over() && pipeline::wants_body(&x) {
-        return changed(worker, x.release(), answer).await;
+        return changed(worker, x.release(), answer, watch).await;
     }
     let framing = match (answer.is_over(), answer.length()) {
         (true, _) => Framing::None,
@@ -103,9 +103,14 @@ pub async fn whole(
 }
 
 /// The answer where a policy changes its body.
-async fn changed(worker: Rc<Worker>, mut x: Box<Exchange>, mut answer: Answer) -> Response<Outgoing> {
+async fn changed(
+    worker: Rc<Worker>,
+    mut x: Box<Exchange>,
+    mut answer: Answer,
+    watch: Rc<Watch>,
+) -> Response<Outgoing> {
     let limit = x.snapshot.gateway.limits.buffered_body;
-    let collected = upstream_h2::collect(&mut answer, limit).await;
+    let collected = collect(&mut answer, &watch, limit).await;
     let trailers = answer.take_trailers().map(without_digests);
     answer.end();
     let body = match collected {

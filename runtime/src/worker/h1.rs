@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::bridge;
 use super::context::Worker;
 use super::deadline::{FRESH, Watch};
 use super::io::Io;
@@ -248,6 +249,13 @@ impl Conn {
         let kind = Kind { websocket: meta.websocket, te_trailers: meta.te_trailers };
         let sent = match pipeline::run(worker, x, &mut body).await {
             Decision::Reply(reply) => Err((body, reply)),
+            // Boxed, so that what only some services need makes no other request larger.
+            Decision::Proxy if pipeline::speaks_h2(x) => {
+                match Box::pin(bridge::serve(worker, x, body, meta, keep_alive)).await {
+                    Ok(next) => return next,
+                    Err(instead) => Err(instead),
+                }
+            }
             Decision::Proxy => match proxy::send(worker, x, body, &self.watch, kind).await {
                 Ok(forward) => Ok(forward),
                 Err((body, error)) => {

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::context::Worker;
 use super::deadline::Watch;
-use super::filtering::Filtering;
+use super::filtering::{Filtering, collect};
 use super::forward::{Failure, Forward};
 use super::grpc;
 use super::guard::Guarded;
@@ -152,7 +152,7 @@ pub async fn deliver(
 ) -> Response<Outgoing> {
     respond::proxied(&mut x);
     if pipeline::wants_body(&x) && forward.meta.framing != Framing::None {
-        return match whole(&mut forward, &watch, x.snapshot.gateway.limits.buffered_body).await {
+        return match collect(&mut *forward, &watch, x.snapshot.gateway.limits.buffered_body).await {
             Ok(body) => {
                 let body = respond::changed(&mut x, body);
                 let sent = body.len() as u64;
@@ -197,25 +197,6 @@ pub async fn deliver(
     let streamed =
         Streamed { worker, x: Some(x.release()), forward: Some(forward), watch, filter, length, sent: 0 };
     response.map(|()| Outgoing::Stream(Box::new(streamed)))
-}
-
-async fn whole(forward: &mut Forward<H2Body>, watch: &Watch, limit: usize) -> Result<Vec<u8>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let n = std::future::poll_fn(|cx| forward.poll_data(cx, watch)).await?;
-        if n == 0 {
-            return Ok(all);
-        }
-        if all.len() + n > limit {
-            let reject = crate::http1::Reject::bad("the body is larger than a policy may hold");
-            return Err(Failure::Malformed(reject));
-        }
-        if crate::overload::is_full() {
-            return Err(Failure::Body(BodyError::NoRoom));
-        }
-        all.extend_from_slice(&forward.data()[..n]);
-        forward.consume_data(n);
-    }
 }
 
 /// Brings an HTTP/2 head into the canonical form, refusing what RFC 9113 or our limits refuse.

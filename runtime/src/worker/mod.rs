@@ -1,5 +1,6 @@
 //! The data plane: one thread per core, each with its own runtime, connections and pool.
 
+pub mod bridge;
 pub mod context;
 pub mod deadline;
 pub mod filtering;

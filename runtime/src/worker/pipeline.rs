@@ -17,7 +17,7 @@ use crate::policy::{Answer, BodyError, BodyFilter, Effect, Flow, Reply, Step, re
 use crate::route::normalise::normalise;
 use crate::route::upstream_path::{forwarded_prefix, upstream_path};
 use crate::route::{Match, Query};
-use crate::snapshot::{ChainId, RouteId, Scheme};
+use crate::snapshot::{ChainId, RouteId};
 
 /// What is to happen with a request.
 pub enum Decision {
@@ -45,7 +45,7 @@ pub async fn run<B: BodySource>(w: &Rc<Worker>, x: &mut Exchange, body: &mut B) 
         let reply = Reply::error(&x.request, x.request_id, 503, "no Service found with those values");
         return Decision::Reply(reply);
     }
-    if x.request.version != Version::H2 && speaks_h2(x) {
+    if x.request.version != Version::H2 && takes_grpc(x) {
         return Decision::Reply(needs_h2(x));
     }
     if holds(x, body)
@@ -93,8 +93,12 @@ async fn hold<B: BodySource>(x: &mut Exchange, body: &mut B) -> Result<(), BodyE
 /// Whether the service is spoken to over HTTP/2.
 #[inline]
 pub fn speaks_h2(x: &Exchange) -> bool {
-    x.service
-        .is_some_and(|s| matches!(x.snapshot.services[s.0 as usize].scheme, Scheme::Grpc | Scheme::Grpcs))
+    x.service.is_some_and(|s| x.snapshot.services[s.0 as usize].http2)
+}
+
+/// Whether the service takes gRPC calls alone.
+fn takes_grpc(x: &Exchange) -> bool {
+    x.service.is_some_and(|s| x.snapshot.services[s.0 as usize].is_grpc())
 }
 
 /// The answer to an HTTP/1 client of a service that takes HTTP/2 alone.

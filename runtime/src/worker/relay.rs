@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::context::Worker;
-use super::filtering::Filtering;
+use super::filtering::{Filtering, collect};
 use super::forward::{Failure, Forward};
 use super::h1::Next;
 use super::pipeline;
@@ -14,13 +14,12 @@ use super::sender::{SMALL, Sender};
 use super::source::{BodySource as _, H1Body};
 use super::splice::Pipe;
 use crate::exchange::Exchange;
+use crate::http1::Framing;
 use crate::http1::request::Meta;
 use crate::http1::write::{self, ClientLine};
-use crate::http1::{Framing, Reject};
 use crate::message::{Fields, Version};
-use crate::overload;
+use crate::policy::BodyFilter;
 use crate::policy::representation::is_of_bytes;
-use crate::policy::{BodyError, BodyFilter};
 
 /// Sends an upstream's answer on to the client.
 pub async fn relay(
@@ -32,8 +31,9 @@ pub async fn relay(
 ) -> Next {
     respond::proxied(x);
     let mut whole = None;
+    let watch = forward.body.watch;
     if pipeline::wants_body(x) && forward.meta.framing != Framing::None {
-        match Box::pin(collect(&mut forward, x.snapshot.gateway.limits.buffered_body)).await {
+        match Box::pin(collect(&mut *forward, watch, x.snapshot.gateway.limits.buffered_body)).await {
             Ok(body) => whole = Some(respond::changed(x, body)),
             Err(failure) => {
                 let error = proxy::ProxyError::Exchange(failure);
@@ -127,7 +127,7 @@ fn after_changed(forward: &Forward<H1Body<'_>>) -> Option<Fields> {
 }
 
 /// The `Content-Length` of an answer that has no body but may say how long it would be.
-fn stated_length(x: &Exchange) -> Option<u64> {
+pub fn stated_length(x: &Exchange) -> Option<u64> {
     if x.request.method != "HEAD" && x.response.status != 304 {
         return None;
     }
@@ -156,25 +156,6 @@ async fn flush_to(
         other => other,
     })
     .await
-}
-
-/// Reads an upstream's body whole.
-async fn collect(forward: &mut Forward<H1Body<'_>>, limit: usize) -> Result<Vec<u8>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let n = std::future::poll_fn(|cx| poll_data(forward, cx)).await?;
-        if n == 0 {
-            return Ok(all);
-        }
-        if all.len() + n > limit {
-            return Err(Failure::Malformed(Reject::bad("the body is larger than a policy may hold")));
-        }
-        if overload::is_full() {
-            return Err(Failure::Body(BodyError::NoRoom));
-        }
-        all.extend_from_slice(&forward.data()[..n]);
-        forward.consume_data(n);
-    }
 }
 
 /// [`Forward::poll_data`] with the connection's deadline.

@@ -55,8 +55,7 @@ enum Turn {
 }
 
 struct State {
-    /// `None` where the whole body is in `kept`.
-    incoming: Option<Incoming>,
+    feed: Feed,
     kept: Vec<Bytes>,
     /// The next piece of `kept` to be sent.
     at: usize,
@@ -65,11 +64,33 @@ struct State {
     waker: Option<Waker>,
 }
 
+/// Where more of a body comes from.
+enum Feed {
+    /// Nowhere: the whole body is in `kept`.
+    Whole,
+    Client(Incoming),
+    Pushed(Pushed),
+}
+
+/// What was pushed, beside its data.
+#[derive(Default)]
+struct Pushed {
+    over: bool,
+    trailers: Option<HeaderMap>,
+    /// The trailers were sent.
+    told: bool,
+    fault: Option<BodyError>,
+    /// Whoever pushes, who waits until the upstream has taken what is there.
+    waker: Option<Waker>,
+}
+
 /// Where a body comes from.
 pub enum Origin {
     /// A policy has read or made it.
     Whole(Bytes),
     Client(Incoming),
+    /// Whoever has it pushes it piece by piece; its length, where that is known.
+    Pushed(Option<u64>),
 }
 
 /// The half that a connection reads.
@@ -84,18 +105,19 @@ impl Source {
         patience: Patience,
         snapshot: SnapshotRef,
     ) -> Rc<Self> {
-        let (incoming, kept, length) = match origin {
-            Origin::Whole(b) if b.is_empty() => (None, Vec::new(), Some(0)),
+        let (feed, kept, length) = match origin {
+            Origin::Whole(b) if b.is_empty() => (Feed::Whole, Vec::new(), Some(0)),
             Origin::Whole(b) => {
                 let piece = |at| b.slice(at..b.len().min(at + PIECE));
-                (None, (0..b.len()).step_by(PIECE).map(piece).collect(), Some(b.len() as u64))
+                (Feed::Whole, (0..b.len()).step_by(PIECE).map(piece).collect(), Some(b.len() as u64))
             }
             Origin::Client(i) => {
                 let n = i.size_hint().exact();
-                (Some(i), Vec::new(), n)
+                (Feed::Client(i), Vec::new(), n)
             }
+            Origin::Pushed(n) => (Feed::Pushed(Pushed::default()), Vec::new(), n),
         };
-        let state = RefCell::new(State { incoming, kept, at: 0, lost: false, waker: None });
+        let state = RefCell::new(State { feed, kept, at: 0, lost: false, waker: None });
         Rc::new(Self {
             state,
             watch,
@@ -117,6 +139,9 @@ impl Source {
             return None;
         }
         state.at = 0;
+        if let Feed::Pushed(pushed) = &mut state.feed {
+            pushed.told = false;
+        }
         self.sent.set(0);
         Some(RequestBody(Rc::clone(self)))
     }
@@ -159,6 +184,46 @@ impl Source {
     /// The exchange is over: nobody wants the rest.
     pub fn end(&self) {
         self.over.set(true);
+        self.wake();
+    }
+
+    /// Whether more is to be pushed: the upstream has taken what there was. Else the caller is woken when it is time.
+    pub fn wants(&self, cx: &Context<'_>) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        let Feed::Pushed(pushed) = &mut state.feed else { return false };
+        if self.over.get() || pushed.over || pushed.fault.is_some() {
+            return false;
+        }
+        if state.at < state.kept.len() {
+            pushed.waker = Some(cx.waker().clone());
+            return false;
+        }
+        true
+    }
+
+    /// More of the body.
+    pub fn push(&self, piece: Bytes) {
+        self.state.borrow_mut().kept.push(piece);
+        self.wake();
+    }
+
+    /// The body's end, and what comes after it.
+    pub fn finish(&self, trailers: Option<HeaderMap>) {
+        if let Feed::Pushed(pushed) = &mut self.state.borrow_mut().feed {
+            (pushed.over, pushed.trailers) = (true, trailers);
+        }
+        self.wake();
+    }
+
+    /// The body will not come to its end.
+    pub fn break_off(&self, fault: BodyError) {
+        if let Feed::Pushed(pushed) = &mut self.state.borrow_mut().feed {
+            pushed.fault = Some(fault);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waker = self.state.borrow_mut().waker.take();
         if let Some(waker) = waker {
             waker.wake();
@@ -169,7 +234,7 @@ impl Source {
     pub fn forget(&self) {
         let mut state = self.state.borrow_mut();
         let at = state.at;
-        if state.incoming.is_some() {
+        if !matches!(state.feed, Feed::Whole) {
             state.lost = true;
             state.kept.drain(..at);
             state.at = 0;
@@ -187,15 +252,38 @@ impl Source {
         }
         let state = &mut *self.state.borrow_mut();
         if let Some(piece) = state.kept.get(state.at) {
+            let piece = piece.clone();
             state.at += 1;
-            let last = state.at == state.kept.len() && state.incoming.is_none();
+            let last = state.at == state.kept.len() && state.feed.is_over();
             self.give_turn(if last { Turn::Answering } else { Turn::Taking });
             self.sent.set(self.sent.get() + piece.len() as u64);
-            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+            if let Feed::Pushed(pushed) = &mut state.feed {
+                if let Some(waker) = pushed.waker.take() {
+                    waker.wake();
+                }
+                state.keep_at_most(KEEP, self.sent.get());
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        let Some(incoming) = &mut state.incoming else {
-            self.give_turn(Turn::Answering);
-            return Poll::Ready(None);
+        let incoming = match &mut state.feed {
+            Feed::Client(incoming) => incoming,
+            Feed::Pushed(pushed) if !pushed.over => {
+                if let Some(fault) = pushed.fault {
+                    return Poll::Ready(Some(Err(self.fail(fault))));
+                }
+                self.give_turn(Turn::Client);
+                state.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Feed::Pushed(Pushed { trailers, told, .. }) => {
+                self.give_turn(Turn::Answering);
+                let trailers = if std::mem::replace(told, true) { None } else { trailers.clone() };
+                return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
+            }
+            Feed::Whole => {
+                self.give_turn(Turn::Answering);
+                return Poll::Ready(None);
+            }
         };
         let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
@@ -220,14 +308,9 @@ impl Source {
                     return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
                 }
                 self.sent.set(sent);
-                if !state.lost && sent <= KEEP as u64 {
-                    state.kept.push(data.clone());
-                    state.at = state.kept.len();
-                } else {
-                    state.lost = true;
-                    state.kept.clear();
-                    state.at = 0;
-                }
+                state.kept.push(data.clone());
+                state.at = state.kept.len();
+                state.keep_at_most(KEEP, sent);
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
@@ -241,6 +324,28 @@ impl Source {
 
     fn clean(&self, trailers: &HeaderMap) -> HeaderMap {
         trailers_of(&client_trailers(trailers, &self.snapshot))
+    }
+}
+
+impl State {
+    /// Lets go of what was sent where that is more than is to be kept for a second attempt.
+    fn keep_at_most(&mut self, most: usize, sent: u64) {
+        if self.lost || sent > most as u64 {
+            self.lost = true;
+            self.kept.drain(..self.at);
+            self.at = 0;
+        }
+    }
+}
+
+impl Feed {
+    /// Whether nothing comes beyond what is kept.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Pushed(pushed) => pushed.over && pushed.trailers.is_none(),
+        }
     }
 }
 
@@ -322,7 +427,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         let state = self.0.state.borrow();
-        state.at >= state.kept.len() && state.incoming.as_ref().is_none_or(Body::is_end_stream)
+        state.at >= state.kept.len() && state.feed.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -23,11 +23,9 @@ use super::proxy::{Kind, ProxyError, tls_for};
 use super::request_body::{RequestBody, Source, headers_of, trailers_of};
 use crate::clock;
 use crate::exchange::Exchange;
-use crate::http1::Reject;
 use crate::message::Fields;
-use crate::overload;
 use crate::policy::{BodyError, reply};
-use crate::snapshot::{Scheme, Service};
+use crate::snapshot::Service;
 use crate::upstream::balance::InFlight;
 use crate::upstream::h2::Lease;
 use crate::upstream::target::{NoTarget, Target, Targets, To, host_header};
@@ -192,7 +190,7 @@ fn request(
         None => x.upstream.path.clone(),
     };
     let uri = http::Uri::builder()
-        .scheme(if service.scheme == Scheme::Grpcs { "https" } else { "http" })
+        .scheme(if service.tls.is_some() { "https" } else { "http" })
         .authority(host_header(x, service, target))
         .path_and_query(path)
         .build()?;
@@ -328,25 +326,6 @@ impl Pieces for Answer {
 
     fn consume_data(&mut self, n: usize) {
         self.piece.advance(n);
-    }
-}
-
-/// Reads an answer's body whole, of at most `limit` bytes.
-pub async fn collect(answer: &mut Answer, limit: usize) -> Result<Vec<u8>, Failure> {
-    let watch = Rc::clone(&answer.watch);
-    let mut all = Vec::new();
-    loop {
-        let n = std::future::poll_fn(|cx| answer.poll_data(cx, &watch)).await?;
-        if n == 0 {
-            return Ok(all);
-        }
-        if all.len() + n > limit {
-            return Err(Failure::Malformed(Reject::bad("the body is larger than a policy may hold")));
-        }
-        if overload::is_full() {
-            return Err(Failure::Body(BodyError::NoRoom));
-        }
-        all.extend_from_slice(&answer.take_piece());
     }
 }
 

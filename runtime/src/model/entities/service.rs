@@ -70,6 +70,14 @@ pub const FIELDS: &[Field] = entity_fields![
         "Ids of the `ca_certificates` that the upstream's certificate is verified with."
     ),
     Field::new(
+        "http2",
+        Kind::Bool,
+        "Whether an `http` or `https` service is spoken to over HTTP/2, whatever its clients speak: agreed on by ALPN over TLS, \
+         taken for granted without. It must speak HTTP/2 then; a WebSocket needs a service without it."
+    )
+    .default("false")
+    .extension(),
+    Field::new(
         "enabled",
         Kind::Bool,
         "Whether the service exists; a disabled service takes its routes with it."
@@ -105,6 +113,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>) {
         tls_verify: record.bool_opt("tls_verify"),
         tls_verify_depth: record.int("tls_verify_depth").and_then(|n| u8::try_from(n).ok()),
         ca_certificates: record.strings("ca_certificates"),
+        http2: record.bool_opt("http2").unwrap_or(false),
         enabled: record.bool_opt("enabled").unwrap_or(true),
     };
     url(cx, record, &mut service);
