@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use crate::tally::{Event, Fate};
 
-pub use windows::Period;
+pub use jiff::civil::Weekday;
+pub use windows::{Calendar, Period};
 
 /// A limit and who is counted together under it.
 #[derive(Clone, Debug)]
@@ -46,10 +47,12 @@ impl Member {
 }
 
 /// What a limiter promises.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
     /// At most `limit` in each calendar period (UTC).
     FixedWindow { limit: u64, period: Period },
+    /// The same by another calendar.
+    CalendarWindow { limit: u64, calendar: Calendar },
     /// A counter of this period and a share of the last one: at most `limit` in each period from 1970 on. When it may refuse
     /// depends on more than can be seen from outside.
     SlidingCounter { limit: u64, period: Period },
@@ -57,6 +60,9 @@ pub enum Rule {
     SlidingLog { limit: u64, window: Duration },
     /// At most `burst + per_second × t` in any time `t`.
     TokenBucket { per_second: f64, burst: f64 },
+    /// The same where requests beyond the burst may wait for their turn, so many of them: `burst + waiting + per_second × t`
+    /// may be let in, but a refusal is wrong only if the bucket had room.
+    WaitingBucket { per_second: f64, burst: f64, waiting: f64 },
 }
 
 /// What is known beside the events.
@@ -106,6 +112,8 @@ pub struct Row {
     pub partial: bool,
     /// The clocks are not close enough for this window to prove anything.
     pub unprovable: bool,
+    /// Another limit of the same senders was used more.
+    pub outdone: bool,
 }
 
 /// A verdict in one word.
@@ -141,7 +149,7 @@ impl Row {
     fn was_reached(&self) -> bool {
         let most =
             self.admitted_at_most + self.unknown + if self.counts_rejected { self.rejected } else { 0 };
-        let full = self.window.is_none() || self.partial || most >= self.allowed;
+        let full = most >= self.allowed || ((self.window.is_none() || self.partial) && !self.outdone);
         self.rejected > 0 && full
     }
 }
@@ -153,17 +161,53 @@ pub fn check(limits: &[Limit], events: &[Event], setting: &Setting) -> Vec<Findi
         .enumerate()
         .map(|(index, limit)| {
             let own = Own::of(limit, events, setting);
-            let (rows, had_room) = match limit.rule {
-                Rule::FixedWindow { limit: most, period } => windows::check(&own, most, period, true),
-                Rule::SlidingCounter { limit: most, period } => windows::check(&own, most, period, false),
-                Rule::SlidingLog { limit: most, window } => bucket::check_log(&own, most, window),
-                Rule::TokenBucket { per_second, burst } => bucket::check_bucket(&own, per_second, burst),
+            let (rows, had_room) = match &limit.rule {
+                Rule::FixedWindow { limit: most, period } => {
+                    windows::check(&own, *most, &|at| period.around(at), true)
+                }
+                Rule::CalendarWindow { limit: most, calendar } => {
+                    windows::check(&own, *most, &|at| calendar.around(at), true)
+                }
+                Rule::SlidingCounter { limit: most, period } => {
+                    windows::check(&own, *most, &|at| period.around(at), false)
+                }
+                Rule::SlidingLog { limit: most, window } => bucket::check_log(&own, *most, *window),
+                Rule::TokenBucket { per_second, burst } => {
+                    bucket::check_bucket(&own, *per_second, *burst, 0.0)
+                }
+                Rule::WaitingBucket { per_second, burst, waiting } => {
+                    bucket::check_bucket(&own, *per_second, *burst, *waiting)
+                }
             };
             Finding { limit: index, rows, had_room }
         })
         .collect();
     blame(limits, events, setting, &mut findings);
+    attribute(limits, &mut findings);
     findings
+}
+
+/// Of a window that began before the run nobody knows how full it was. Where several limits of the same sender may have
+/// refused a request, it is taken to be the one that the run itself used most of.
+fn attribute(limits: &[Limit], findings: &mut [Finding]) {
+    let share = |row: &Row| (row.admitted_at_most + row.unknown) as f64 / row.allowed.max(1) as f64;
+    let together = |a: Option<(u64, u64)>, b: Option<(u64, u64)>| match (a, b) {
+        (Some(a), Some(b)) => a.0 < b.1 && b.0 < a.1,
+        _ => true,
+    };
+    let all: Vec<_> =
+        findings.iter().flat_map(|f| f.rows.iter().map(|r| (f.limit, r.window, share(r)))).collect();
+    for finding in findings {
+        let members = &limits[finding.limit].members;
+        for row in &mut finding.rows {
+            row.outdone = all.iter().any(|(other, window, used)| {
+                *other != finding.limit
+                    && *used > share(row)
+                    && together(*window, row.window)
+                    && limits[*other].members.iter().any(|m| members.contains(m))
+            });
+        }
+    }
 }
 
 /// A refusal is wrong only if every limit that its sender is under had room.
@@ -258,6 +302,7 @@ impl Own {
             counts_rejected: self.counts_rejected,
             partial: false,
             unprovable: false,
+            outdone: false,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Draft {
     pub seed: u64,
     /// The limits to prove, by index into `consumers`.
     pub limits: Vec<Limit>,
+    /// Statuses by which the limits refuse; none is 429.
+    pub refusals: Vec<u16>,
     /// How far apart this machine's clock and the limiter's may be, in the proofs about calendar windows.
     pub clock_tolerance: Duration,
     /// Nobody used the limits' counters before the run.

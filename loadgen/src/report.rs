@@ -2,6 +2,7 @@
 
 pub mod html;
 pub mod json;
+mod lines;
 mod svg;
 pub mod text;
 
@@ -79,25 +80,6 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 /// A quantile, if there are enough samples to speak of it.
 fn quantile(latencies: &Latencies, q: f64) -> Option<u64> {
     latencies.quantile(q).filter(|_| latencies.supports(q))
-}
-
-/// How a rule reads.
-fn show_rule(rule: limits::Rule) -> String {
-    use crate::units::{show_count, show_duration, show_rate};
-    match rule {
-        limits::Rule::FixedWindow { limit, period } => {
-            format!("{} per {} (calendar windows)", show_count(limit), period.name())
-        }
-        limits::Rule::SlidingCounter { limit, period } => {
-            format!("{} per {} (sliding counter)", show_count(limit), period.name())
-        }
-        limits::Rule::SlidingLog { limit, window } => {
-            format!("{} in any {}", show_count(limit), show_duration(window))
-        }
-        limits::Rule::TokenBucket { per_second, burst } => {
-            format!("{} and bursts of {burst} (token bucket)", show_rate(per_second))
-        }
-    }
 }
 
 /// A moment in ms since 1970, as a time of day or, at midnight, as a date too. UTC.

@@ -192,6 +192,8 @@ pub struct Tally {
     /// Events that were dropped because there were too many to keep.
     pub events_lost: u64,
     keep_events: bool,
+    /// Statuses by which limits refuse.
+    refusals: Vec<u16>,
     /// When the last request ended.
     pub last: Duration,
     /// Processor time of the worker's thread over the run.
@@ -223,9 +225,19 @@ impl Tally {
             events: Vec::new(),
             events_lost: 0,
             keep_events,
+            refusals: vec![429],
             last: Duration::ZERO,
             cpu: Duration::ZERO,
         }
+    }
+
+    /// The same, with the statuses by which limits refuse; without any it is 429.
+    #[must_use]
+    pub fn refused_by(mut self, statuses: &[u16]) -> Self {
+        if !statuses.is_empty() {
+            statuses.clone_into(&mut self.refusals);
+        }
+        self
     }
 
     /// Counts a request that ended.
@@ -268,7 +280,7 @@ impl Tally {
         }
         let (fate, received) = match sample.end {
             End::Status(200..400) => (Fate::Admitted, ns(sample.received)),
-            End::Status(429) => (Fate::Rejected, ns(sample.received)),
+            End::Status(status) if self.refusals.contains(&status) => (Fate::Rejected, ns(sample.received)),
             End::Status(_) => (Fate::Unknown, ns(sample.received)),
             End::Failed(_) => (Fate::Unknown, u64::MAX),
         };

@@ -114,7 +114,7 @@ pub fn run(
         connector,
         pacer: Pacer::new(),
         templates: Templates::new(&shared.plan),
-        tally: RefCell::new(Tally::new(!shared.plan.limits.is_empty())),
+        tally: RefCell::new(Tally::new(!shared.plan.limits.is_empty()).refused_by(&shared.plan.refusals)),
         in_flight: (0..slots).map(|_| Cell::new(None)).collect(),
         start: Cell::new(Instant::now()),
     });

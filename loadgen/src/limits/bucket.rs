@@ -9,15 +9,15 @@ use crate::tally::Fate;
 /// Absorbs rounding.
 const EPSILON: f64 = 1e-6;
 
-/// A token bucket: at most `burst + rate × t` in any time `t`.
-pub fn check_bucket(own: &Own, per_second: f64, burst: f64) -> (Vec<Row>, Vec<usize>) {
+/// A token bucket: at most `burst + waiting + rate × t` in any time `t`, of which `waiting` may be refused as well.
+pub fn check_bucket(own: &Own, per_second: f64, burst: f64, waiting: f64) -> (Vec<Row>, Vec<usize>) {
     let Some((first, last)) = own.span() else { return (Vec::new(), Vec::new()) };
     let rate = per_second / 1e9;
     // A limiter whose clock ticks coarsely may see a little more time pass than did.
     let slack = rate * own.setting.tolerance.as_nanos() as f64;
-    let excess = bucket_excess(own, rate) - burst - slack;
+    let excess = bucket_excess(own, rate) - burst - waiting - slack;
     let excess = if excess > EPSILON { excess.ceil() as u64 } else { 0 };
-    let allowed = (burst + rate * (last - first) as f64).floor() as u64;
+    let allowed = (burst + waiting + rate * (last - first) as f64).floor() as u64;
     (vec![own.whole(allowed, excess)], bucket_room(own, rate, burst, slack))
 }
 

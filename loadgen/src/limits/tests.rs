@@ -157,6 +157,19 @@ fn a_correct_limiter_is_never_accused() {
         }
         let mut bucket = Bucket { rate: 150.0, burst: 20.0, level: 20.0, at: 0 };
         check("bucket", &mut bucket, Rule::TokenBucket { per_second: 150.0, burst: 20.0 }, false);
+        // Five may wait; how often the limiter lets them is its own affair.
+        let waiting = Rule::WaitingBucket { per_second: 150.0, burst: 20.0, waiting: 5.0 };
+        for burst in [20.0, 23.0, 25.0] {
+            let mut bucket = Bucket { rate: 150.0, burst, level: burst, at: 0 };
+            check("queue", &mut bucket, waiting.clone(), false);
+        }
+        let berlin = Calendar {
+            period: Period::Day,
+            zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
+            week_start: Weekday::Monday,
+        };
+        let rule = Rule::CalendarWindow { limit: 100, calendar: berlin };
+        check("calendar", &mut fixed(100.0, Period::Day, false), rule, false);
         let mut log = Log { limit: 120, window: 1_000 * MS, admitted: Default::default() };
         check("log", &mut log, Rule::SlidingLog { limit: 120, window: Duration::from_secs(1) }, false);
     }
@@ -177,6 +190,9 @@ fn a_limiter_that_is_two_percent_too_generous_is_always_found() {
         check("fixed", &mut fixed(5100.0, Period::Minute, false), 40, rule);
         let mut bucket = Bucket { rate: 510.0, burst: 50.0, level: 50.0, at: 0 };
         check("bucket", &mut bucket, 30, Rule::TokenBucket { per_second: 500.0, burst: 50.0 });
+        let rule = Rule::WaitingBucket { per_second: 500.0, burst: 50.0, waiting: 5.0 };
+        let mut bucket = Bucket { rate: 510.0, burst: 55.0, level: 55.0, at: 0 };
+        check("queue", &mut bucket, 30, rule);
         let mut log = Log { limit: 510, window: 3_000 * MS, admitted: Default::default() };
         check("log", &mut log, 6, Rule::SlidingLog { limit: 500, window: Duration::from_secs(3) });
     }
@@ -223,6 +239,10 @@ fn a_refusal_is_right_when_any_limit_of_the_consumer_was_reached() {
     assert!(findings[0].rows.iter().any(|r| r.verdict() == Verdict::Held));
     assert!(findings[1].rows.iter().all(|r| r.verdict() == Verdict::NotReached));
     assert!(wrong(&[rule(1000, Period::Minute)]) > 0);
+    // Nor is the longer one taken to have refused anything where nobody knows what was used before the run.
+    let setting = Setting { fresh: false, ..setting };
+    let findings = check(&[rule(10, Period::Second), rule(1000, Period::Minute)], &events, &setting);
+    assert!(findings[1].rows.iter().all(|r| r.partial && r.verdict() == Verdict::NotReached));
 }
 
 #[test]
@@ -240,21 +260,21 @@ fn what_happened_before_the_run_counts_in_favour_of_the_limiter() {
         members: vec![Member { consumer: 0, target: 0 }],
         counts_rejected: false,
     };
-    let check = |rule: Rule, fresh: bool, events: &[Event], want: u64| {
+    let check = |rule: &Rule, fresh: bool, events: &[Event], want: u64| {
         let setting = Setting { started_unix_ns: STARTED, tolerance: Duration::ZERO, fresh };
-        let findings = check(&[limit(rule)], events, &setting);
+        let findings = check(&[limit(rule.clone())], events, &setting);
         let got: u64 = findings[0].rows.iter().map(|r| r.wrongly_rejected).sum();
         assert_eq!(got, want, "{rule:?}, fresh {fresh}");
     };
     let minute = Rule::FixedWindow { limit: 100, period: Period::Minute };
-    check(minute, false, &[refused(5)], 0);
-    check(minute, true, &[refused(5)], 1);
+    check(&minute, false, &[refused(5)], 0);
+    check(&minute, true, &[refused(5)], 1);
     // The next minute began within the run, and nothing was admitted in it.
-    check(minute, false, &[refused(40_000)], 1);
+    check(&minute, false, &[refused(40_000)], 1);
     let bucket = Rule::TokenBucket { per_second: 10.0, burst: 20.0 };
-    check(bucket, false, &[refused(5)], 0);
-    check(bucket, false, &[refused(500)], 1);
-    check(bucket, true, &[refused(5)], 1);
+    check(&bucket, false, &[refused(5)], 0);
+    check(&bucket, false, &[refused(500)], 1);
+    check(&bucket, true, &[refused(5)], 1);
 }
 
 #[test]

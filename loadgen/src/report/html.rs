@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{QUANTILES, Report, json, quantile, show_moment, show_rule, svg};
+use super::lines::{self, Line, Tone};
+use super::{QUANTILES, Report, json, quantile, svg};
 use crate::histogram::Latencies;
-use crate::limits::Verdict;
 use crate::tally::{Class, Failure};
 use crate::units::{show_count, show_duration, show_ns, show_rate};
 
@@ -18,9 +18,13 @@ h1 { font-size: 1.4rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margi
 p.soft, small { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--edge); text-align: right; }
-th:first-child, td:first-child, td.word { text-align: left; }
+th:first-child, td:first-child, td.word, th.word { text-align: left; }
+td.who { padding-top: .9rem; }
+.bar { display: inline-block; width: 6em; height: .7em; background: var(--edge); }
+.bar span { display: block; height: 100%; background: var(--ok); } .bar.over span { background: var(--server); }
 .box { border-left: 4px solid var(--edge); padding: .4rem .9rem; margin: 1rem 0; }
 .box.good { border-color: var(--ok); } .box.bad { border-color: var(--server); } .box.note { border-color: var(--limited); }
+.sentence::first-letter { text-transform: uppercase; }
 .good { color: var(--ok); } .bad { color: var(--server); font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: var(--soft); }
 svg .grid { stroke: var(--edge); } svg .line { fill: none; stroke-width: 2; }
@@ -72,7 +76,7 @@ fn summary(out: &mut String, report: &Report) {
         "<p class=\"soft\">{model}, {}, {} connections, {protocol}, started {} UTC</p>",
         show_duration(outcome.duration),
         show_count(report.plan.connections as u64),
-        show_moment(outcome.started_unix_ns / 1_000_000)
+        started(outcome.started_unix_ns / 1_000_000)
     );
     if report.validity.is_valid() {
         let _ = writeln!(
@@ -94,6 +98,12 @@ fn summary(out: &mut String, report: &Report) {
     for warning in &report.validity.warnings {
         let _ = writeln!(out, "<div class=\"box note\">{}</div>", escape(warning));
     }
+}
+
+/// With the date: a page is kept.
+fn started(unix_ms: u64) -> String {
+    let at = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(String::new, |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 fn latency(out: &mut String, report: &Report) {
@@ -152,6 +162,10 @@ fn pictures(out: &mut String, report: &Report) {
     }
     out.push_str("</p>\n");
     out.push_str(&svg::percentiles(&curves));
+    // Of one or two seconds a picture over time says nothing.
+    if tally.timeline.len() < 3 {
+        return;
+    }
     // More columns than this cannot be told apart.
     const MOST_COLUMNS: usize = 600;
     let ticks = &tally.timeline[..tally.timeline.len().min(MOST_COLUMNS)];
@@ -165,51 +179,64 @@ fn pictures(out: &mut String, report: &Report) {
 }
 
 fn limits(out: &mut String, report: &Report) {
-    for finding in &report.findings {
-        let limit = report.limit(finding);
-        let members = report.members(limit).join(" + ");
+    let sections = lines::sections(report);
+    if sections.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Limits</h2>\n");
+    if let Some((tone, text)) = lines::conclusion(report) {
+        let class = match tone {
+            Tone::Good => "good",
+            Tone::Bad => "bad",
+            Tone::Plain | Tone::Doubtful => "note",
+        };
+        let _ = writeln!(out, "<div class=\"box {class} sentence\">{}.</div>", escape(&text));
+    }
+    out.push_str(
+        "<table><tr><th>window (UTC)</th><th>offered</th><th>refused</th><th>unclear</th><th>admitted</th><th>allowed</th>\
+         <th class=\"word\">used</th><th class=\"word\">verdict</th></tr>\n",
+    );
+    for section in &sections {
         let _ = writeln!(
             out,
-            "<h2>Limit of {}</h2>\n<p class=\"soft\">{}, {}</p>\n<table><tr><th>window (UTC)</th><th>offered</th>\
-             <th>admitted</th><th>refused</th><th>unclear</th><th>allowed</th><th>verdict</th></tr>",
-            escape(&members),
-            escape(&show_rule(limit.rule)),
-            escape(&limit.name)
+            "<tr><td class=\"word who\" colspan=\"8\"><b>{}</b> <small>{}</small></td></tr>",
+            escape(&section.who),
+            escape(&section.what).replace('`', "")
         );
-        for row in &finding.rows {
-            let window = row
-                .window
-                .map_or("whole run".to_owned(), |(s, e)| format!("{} – {}", show_moment(s), show_moment(e)));
-            let verdict = match row.verdict() {
-                Verdict::Held => "<span class=\"good\">held</span>".to_owned(),
-                Verdict::NotReached => "not reached".to_owned(),
-                Verdict::OverAdmitted => {
-                    format!("<span class=\"bad\">over by at least {}</span>", row.excess)
-                }
-                Verdict::UnderAdmitted => {
-                    format!(
-                        "<span class=\"bad\">{} refused although there was room</span>",
-                        row.wrongly_rejected
-                    )
-                }
-                Verdict::Unknown => "unknown".to_owned(),
-            };
-            let admitted = match row.admitted == row.admitted_at_most {
-                true => show_count(row.admitted),
-                false => format!("{}–{}", show_count(row.admitted), show_count(row.admitted_at_most)),
-            };
-            let _ = writeln!(
-                out,
-                "<tr><td>{window}</td><td>{}</td><td>{admitted}</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td class=\"word\">{verdict}</td></tr>",
-                show_count(row.offered),
-                show_count(row.rejected),
-                show_count(row.unknown),
-                show_count(row.allowed)
-            );
-        }
-        out.push_str("</table>\n");
+        section.lines.iter().for_each(|line| limit_row(out, line));
     }
+    out.push_str("</table>\n");
+    if sections.iter().flat_map(|s| &s.lines).any(|l| l.row.partial) {
+        let _ = writeln!(out, "<p class=\"soft\">{}</p>", lines::PARTIAL_NOTE);
+    }
+}
+
+fn limit_row(out: &mut String, line: &Line) {
+    let row = &line.row;
+    let class = match line.tone {
+        Tone::Good => "good",
+        Tone::Bad => "bad",
+        Tone::Plain | Tone::Doubtful => "",
+    };
+    // The bar ends at the limit; what is beyond has a colour of its own.
+    let bar = format!(
+        "<span class=\"bar{}\"><span style=\"width: {:.0}%\"></span></span>",
+        if line.share > 1.0 { " over" } else { "" },
+        line.share.min(1.0) * 100.0
+    );
+    let _ = writeln!(
+        out,
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"word\">{bar}</td>\
+         <td class=\"word {class}\">{}{}</td></tr>",
+        line.window,
+        show_count(row.offered),
+        show_count(row.rejected),
+        show_count(row.unknown),
+        line.admitted,
+        show_count(row.allowed),
+        escape(&line.verdict),
+        if row.partial { lines::PARTIAL } else { "" }
+    );
 }
 
 fn assertions(out: &mut String, report: &Report) {

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Report, quantile, show_rule};
+use super::lines::show_rule;
+use super::{Report, quantile};
 use crate::histogram::Latencies;
 use crate::limits::{Row, Verdict};
 use crate::schedule::Pace;
@@ -129,7 +130,7 @@ fn limits(report: &Report) -> Value {
         let limit = report.limit(f);
         json!({
             "name": limit.name,
-            "rule": show_rule(limit.rule),
+            "rule": show_rule(&limit.rule),
             "consumers": report.members(limit),
             "windows": f.rows.iter().map(row).collect::<Vec<_>>(),
         })

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{QUANTILES, Report, quantile, show_moment, show_rule};
+use super::lines::{self, Line, Tone};
+use super::{QUANTILES, Report, quantile};
 use crate::histogram::Latencies;
-use crate::limits::{Finding, Row, Verdict};
 use crate::schedule::Pace;
 use crate::tally::{Class, Failure, Tick};
 use crate::units::{show_bytes, show_count, show_duration, show_ns, show_rate};
@@ -45,9 +45,7 @@ pub fn render(report: &Report, style: Style) -> String {
     latency(&mut out, report, style);
     failures(&mut out, report, style);
     timeline(&mut out, report, style);
-    for finding in &report.findings {
-        limit(&mut out, report, finding, style);
-    }
+    limits(&mut out, report, style);
     assertions(&mut out, report, style);
     out
 }
@@ -278,19 +276,15 @@ fn sparks(values: &[u64]) -> String {
     values.iter().map(|&v| BARS[(v as f64 / most as f64 * 8.0).ceil() as usize]).collect()
 }
 
-fn limit(out: &mut String, report: &Report, finding: &Finding, style: Style) {
-    let limit = report.limit(finding);
-    let members = report.members(limit);
+fn limits(out: &mut String, report: &Report, style: Style) {
+    let sections = lines::sections(report);
+    if sections.is_empty() {
+        return;
+    }
+    line!(out, "  {}", style.title("limits"));
     line!(
         out,
-        "  {}  {}, {}",
-        style.title(&format!("limit of {}", members.join(" + "))),
-        show_rule(limit.rule),
-        limit.name
-    );
-    line!(
-        out,
-        "    {:<22}{:>10}{:>12}{:>10}{:>10}{:>10}  verdict",
+        "    {:<24}{:>10}{:>12}{:>10}{:>10}{:>10}  verdict",
         "window (UTC)",
         "offered",
         "admitted",
@@ -298,12 +292,27 @@ fn limit(out: &mut String, report: &Report, finding: &Finding, style: Style) {
         "unclear",
         "allowed"
     );
+    for section in &sections {
+        line!(out, "  {}: {}", style.title(&section.who), section.what);
+        limit_rows(out, &section.lines, style);
+    }
+    line!(out);
+    if sections.iter().flat_map(|s| &s.lines).any(|l| l.row.partial) {
+        line!(out, "  {}", lines::PARTIAL_NOTE);
+    }
+    if let Some((tone, text)) = lines::conclusion(report) {
+        line!(out, "  {}", toned(style, tone, &text));
+    }
+    line!(out);
+}
+
+fn limit_rows(out: &mut String, lines: &[Line], style: Style) {
     // Hundreds of one-second windows would bury the ones that matter.
     const MOST_ROWS: usize = 24;
-    let quiet = |r: &Row| matches!(r.verdict(), Verdict::Held | Verdict::NotReached);
+    let quiet = |l: &Line| matches!(l.tone, Tone::Good | Tone::Plain);
     let mut hidden = 0;
-    for (i, row) in finding.rows.iter().enumerate() {
-        if finding.rows.len() > MOST_ROWS && quiet(row) && i >= 4 && i + 4 < finding.rows.len() {
+    for (i, line) in lines.iter().enumerate() {
+        if lines.len() > MOST_ROWS && quiet(line) && i >= 4 && i + 4 < lines.len() {
             hidden += 1;
             continue;
         }
@@ -311,38 +320,28 @@ fn limit(out: &mut String, report: &Report, finding: &Finding, style: Style) {
             line!(out, "    … {hidden} more without a finding");
             hidden = 0;
         }
-        limit_row(out, row, style);
+        let (row, verdict) = (&line.row, toned(style, line.tone, &line.verdict));
+        line!(
+            out,
+            "    {:<24}{:>10}{:>12}{:>10}{:>10}{:>10}  {verdict}{}",
+            line.window,
+            show_count(row.offered),
+            line.admitted,
+            show_count(row.rejected),
+            show_count(row.unknown),
+            show_count(row.allowed),
+            if row.partial { lines::PARTIAL } else { "" }
+        );
     }
-    line!(out);
 }
 
-fn limit_row(out: &mut String, row: &Row, style: Style) {
-    let window = match row.window {
-        None => "whole run".to_owned(),
-        Some((start, end)) => format!("{} – {}", show_moment(start), show_moment(end)),
-    };
-    let admitted = match row.admitted == row.admitted_at_most {
-        true => show_count(row.admitted),
-        false => format!("{}–{}", show_count(row.admitted), show_count(row.admitted_at_most)),
-    };
-    let verdict = match row.verdict() {
-        Verdict::Held => style.good("held"),
-        Verdict::NotReached => "not reached".to_owned(),
-        Verdict::OverAdmitted => style.bad(&format!("OVER by at least {}", show_count(row.excess))),
-        Verdict::UnderAdmitted => {
-            style.bad(&format!("UNDER: {} refused although there was room", show_count(row.wrongly_rejected)))
-        }
-        Verdict::Unknown => style.doubtful("the window is too short for how far the clocks may be apart"),
-    };
-    let partial = if row.partial { "  (began before the run)" } else { "" };
-    line!(
-        out,
-        "    {window:<22}{:>10}{admitted:>12}{:>10}{:>10}{:>10}  {verdict}{partial}",
-        show_count(row.offered),
-        show_count(row.rejected),
-        show_count(row.unknown),
-        show_count(row.allowed)
-    );
+fn toned(style: Style, tone: Tone, text: &str) -> String {
+    match tone {
+        Tone::Good => style.good(text),
+        Tone::Plain => text.to_owned(),
+        Tone::Doubtful => style.doubtful(text),
+        Tone::Bad => style.bad(text),
+    }
 }
 
 fn assertions(out: &mut String, report: &Report, style: Style) {

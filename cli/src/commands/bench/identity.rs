@@ -24,9 +24,12 @@ use super::{limits, request};
 use crate::exit::{Code, WithCode};
 
 /// What a config says about a run.
+#[derive(Default)]
 pub struct Known {
     pub consumers: Vec<Consumer>,
     pub limits: Vec<Limit>,
+    /// Statuses by which they refuse.
+    pub refusals: Vec<u16>,
     /// What a user should know beside the report.
     pub notes: Vec<String>,
 }
@@ -46,7 +49,7 @@ pub fn of_config(config: &Path, names: &[String], draft: &Draft) -> anyhow::Resu
     })?;
     let routes =
         draft.targets.iter().map(|t| find_route(&snapshot, t, config)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut known = Known { consumers: Vec::new(), limits: Vec::new(), notes: Vec::new() };
+    let mut known = Known::default();
     let mut senders = Vec::new();
     for name in names {
         let consumer = find_consumer(&model, name)?;
@@ -60,7 +63,7 @@ pub fn of_config(config: &Path, names: &[String], draft: &Draft) -> anyhow::Resu
         known.consumers.push(Consumer { name: NOBODY.to_owned(), headers: Vec::new() });
         senders.push(None);
     }
-    (known.limits, known.notes) = limits::of_config(&model, &senders, &routes, draft, &known.consumers);
+    limits::of_config(&model, &senders, &routes, draft, &mut known);
     Ok(known)
 }
 

@@ -2,27 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use gw_loadgen::limits::{Limit, Member, Period, Rule};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gw_loadgen::limits::{Calendar, Limit, Member, Period, Rule, Weekday};
 use gw_loadgen::plan::{Consumer, Draft, Target};
 use gw_runtime::check::Checked;
 use gw_runtime::compile::plugin_for;
+use gw_runtime::limit::Calendar as Zones;
 use gw_runtime::model::Model;
 use gw_runtime::model::schema::Record;
+use serde_json::Value;
+
+use super::identity::Known;
 
 /// The counter that a request falls on: one for each plugin, limit of its `limits` (none for Kong's fields) and identifier.
 type Counter = (usize, Option<usize>, String);
 
-/// The limits, and what a user should know about those that cannot be proved. `senders` are the consumers' places in the
-/// model, `routes` those of the targets.
+/// Finds the limits, and what a user should know about those that cannot be proved. `senders` are the consumers' places in
+/// the model, `routes` those of the targets.
 pub fn of_config(
     model: &Checked<Model>,
     senders: &[Option<usize>],
     routes: &[usize],
     draft: &Draft,
-    names: &[Consumer],
-) -> (Vec<Limit>, Vec<String>) {
+    known: &mut Known,
+) {
     let mut counters: BTreeMap<Counter, Vec<Member>> = BTreeMap::new();
     let mut notes = Vec::new();
+    let names = &known.consumers;
     for (consumer, sender) in senders.iter().enumerate() {
         for (target, &route) in routes.iter().enumerate() {
             let sender = Sender {
@@ -52,15 +59,18 @@ pub fn of_config(
         }
     }
     let mut limits = Vec::new();
+    let mut refusals = Vec::new();
     for ((plugin, limit, _), members) in counters {
         let config = &model.plugins[plugin].config;
-        let status = config.num("error_code").unwrap_or(429.0);
-        if status != 429.0 {
+        let status = config.num("error_code").unwrap_or(429.0) as u16;
+        // Kong's answer where the config names no error.
+        let status = if (400..600).contains(&status) { status } else { 500 };
+        if status >= 500 {
             notes.push(format!(
-                "refusals have status {status} by `error_code`, so limits cannot be told from failures"
+                "refusals have status {status}, so failures with that status are taken for refusals"
             ));
-            continue;
         }
+        refusals.push(status);
         let place = place(model, plugin);
         let named = limit.and_then(|i| config.records("limits").nth(i));
         let (name, rules) = match named {
@@ -79,7 +89,9 @@ pub fn of_config(
     }
     notes.sort();
     notes.dedup();
-    (limits, notes)
+    refusals.sort_unstable();
+    refusals.dedup();
+    (known.limits, known.refusals, known.notes) = (limits, refusals, notes);
 }
 
 /// Who sends what where.
@@ -107,15 +119,16 @@ impl Sender<'_> {
         }
         for (i, limit) in config.records("limits").enumerate().filter(|(_, l)| !l.bool("dry_run")) {
             let parts: Vec<_> = limit.strings("by").iter().map(|p| self.part(&p.value)).collect();
-            let why = unprovable(limit, config)
-                .or(parts.iter().any(Option::is_none).then_some("its key is made from a token's claims"));
-            match why {
+            match unprovable(limit, config) {
                 Some(why) => {
                     let name = limit.str("name").unwrap_or_default();
                     notes.push(format!("limit `{name}` cannot be proved: {why}"));
                 }
                 None => {
-                    let parts: Vec<String> = parts.into_iter().flatten().collect();
+                    // Who has nothing of what is counted by is counted by address.
+                    let nothing = parts.iter().all(Option::is_none);
+                    let parts = if nothing { vec![Some(Self::address())] } else { parts };
+                    let parts: Vec<String> = parts.into_iter().map(Option::unwrap_or_default).collect();
                     all.push((Some(i), parts.join(", ")));
                 }
             }
@@ -136,11 +149,22 @@ impl Sender<'_> {
         service.map_or_else(Self::address, |s| format!("service {}", self.model.services[s].id))
     }
 
-    fn header(&self, name: &str) -> String {
+    /// A header that the requests carry; None without it.
+    fn header(&self, name: &str) -> Option<String> {
         let own =
             self.own.headers.iter().find(|(n, _)| n.as_str().eq_ignore_ascii_case(name)).map(|(_, v)| v);
-        let value = own.or_else(|| self.target.headers.get(name));
-        value.map_or_else(Self::address, |v| format!("header {}", String::from_utf8_lossy(v.as_bytes())))
+        let value = own.or_else(|| self.target.headers.get(name))?;
+        Some(format!("header {}", String::from_utf8_lossy(value.as_bytes())))
+    }
+
+    /// A claim of the token that the requests carry: of this very name, else along the dots.
+    fn claim(&self, name: &str) -> Option<String> {
+        let tokens = self.own.headers.iter().filter_map(|(_, v)| v.to_str().ok());
+        let payload = tokens.filter_map(|v| v.strip_prefix("Bearer ")).find_map(|t| t.split('.').nth(1))?;
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        let along = || name.split('.').try_fold(&claims, |at, step| at.get(step));
+        let found = claims.get(name).or_else(along).filter(|v| !v.is_null())?;
+        Some(format!("claim {found}"))
     }
 
     /// By Kong's `limit_by`.
@@ -148,7 +172,7 @@ impl Sender<'_> {
         match config.str("limit_by").unwrap_or("consumer") {
             "consumer" | "credential" => self.consumer(),
             "service" => self.service(),
-            "header" => self.header(config.str("header_name").unwrap_or("")),
+            "header" => self.header(config.str("header_name").unwrap_or("")).unwrap_or_else(Self::address),
             "path" if config.str("path") == Some(self.target.uri.path()) => {
                 format!("path {}", self.target.uri.path())
             }
@@ -156,46 +180,85 @@ impl Sender<'_> {
         }
     }
 
-    /// By one word of a `by` list; None where only the gateway knows.
+    /// By one word of a `by` list; None where the requests have no such thing.
     fn part(&self, word: &str) -> Option<String> {
-        Some(match word.split_once(':') {
+        match word.split_once(':') {
             Some(("header", name)) => self.header(name),
-            Some(_) => return None,
+            Some((_, name)) => self.claim(name),
             None => match word {
-                "consumer" | "credential" => self.consumer(),
-                "service" => self.service(),
-                "route" => format!("route {}", self.model.routes[self.route].id),
-                "path" => format!("path {}", self.target.uri.path()),
-                _ => Self::address(),
+                "consumer" | "credential" => self.consumer.map(|_| self.consumer()),
+                "service" => Some(self.service()),
+                "upstream" => Some(self.upstream()),
+                "route" => Some(format!("route {}", self.model.routes[self.route].id)),
+                "path" => Some(format!("path {}", self.target.uri.path())),
+                _ => Some(Self::address()),
             },
-        })
+        }
+    }
+
+    /// The upstream that the service names, else the service.
+    fn upstream(&self) -> String {
+        let links = self.model.links();
+        let service = links.route_service.get(self.route).copied().flatten();
+        let upstream = service.and_then(|s| links.service_upstream.get(s).copied().flatten());
+        upstream.map_or_else(|| self.service(), |u| format!("upstream {}", self.model.upstreams[u].id))
     }
 }
 
 /// Why a limit's promise cannot be held against what is seen from outside.
 fn unprovable(limit: &Record, config: &Record) -> Option<&'static str> {
     let says = |name: &str| limit.get(name).or_else(|| config.get(name)).is_some();
-    if limit.get("cost_header").is_some() || says("weight_header") || says("weight") {
-        Some("requests do not all weigh 1")
-    } else if config.get("delay").is_some() {
-        Some("requests may wait for their turn")
-    } else if limit.get("time_zone").is_some() || limit.str("period") == Some("week") {
-        Some("its windows are not those of UTC days, months or years")
-    } else {
-        None
-    }
+    (limit.get("cost_header").is_some() || says("weight_header"))
+        .then_some("requests do not all weigh the same")
 }
 
 fn period(name: &str) -> Option<Period> {
     Period::ALL.into_iter().find(|p| p.name() == name)
 }
 
+/// What a limit is, in the numbers of the config.
+struct Written<'a> {
+    algorithm: &'a str,
+    period: Period,
+    limit: f64,
+    burst: f64,
+    /// How many requests each request counts as.
+    weight: f64,
+    /// Milliseconds that a request may wait for its turn.
+    delay_ms: f64,
+    /// None for days, weeks, months and years of UTC.
+    calendar: Option<Calendar>,
+}
+
 /// The rule of one of `limits`.
 fn named_rule(limit: &Record, config: &Record) -> Option<Rule> {
     let algorithm = limit.str("algorithm").or(config.str("algorithm")).unwrap_or("fixed-window");
+    let period = period(limit.str("period")?)?;
     let own = if algorithm == "smooth" { 1.0 } else { limit.num("limit")? };
-    let burst = limit.num("burst").unwrap_or(own).max(1.0);
-    Some(rule(algorithm, period(limit.str("period")?)?, limit.num("limit")?, burst))
+    Some(rule(Written {
+        algorithm,
+        period,
+        limit: limit.num("limit")?,
+        burst: limit.num("burst").unwrap_or(own).max(1.0),
+        weight: limit.int("weight").or(config.int("weight")).unwrap_or(1) as f64,
+        delay_ms: config.num("delay").unwrap_or(0.0),
+        calendar: calendar(limit, period),
+    }))
+}
+
+fn calendar(limit: &Record, period: Period) -> Option<Calendar> {
+    let zone = limit.str("time_zone").unwrap_or("UTC");
+    let week_start = match limit.str("week_start") {
+        Some("tuesday") => Weekday::Tuesday,
+        Some("wednesday") => Weekday::Wednesday,
+        Some("thursday") => Weekday::Thursday,
+        Some("friday") => Weekday::Friday,
+        Some("saturday") => Weekday::Saturday,
+        Some("sunday") => Weekday::Sunday,
+        _ => Weekday::Monday,
+    };
+    let other = limit.get("time_zone").is_some() || week_start != Weekday::Monday;
+    other.then(|| Some(Calendar { period, zone: Zones::zone(zone)?, week_start }))?
 }
 
 /// One rule for each period; of token buckets only the shortest has the burst that was given.
@@ -205,17 +268,42 @@ fn rules(config: &Record) -> Vec<Rule> {
     let each = |(place, (period, limit)): (usize, (Period, f64))| {
         let own = if algorithm == "smooth" { 1.0 } else { limit };
         let burst = if place == 0 { config.num("burst").unwrap_or(own) } else { limit };
-        rule(algorithm, period, limit, burst)
+        rule(Written {
+            algorithm,
+            period,
+            limit,
+            burst,
+            weight: config.int("weight").unwrap_or(1) as f64,
+            delay_ms: config.num("delay").unwrap_or(0.0),
+            calendar: None,
+        })
     };
     periods.enumerate().map(each).collect()
 }
 
-fn rule(algorithm: &str, period: Period, limit: f64, burst: f64) -> Rule {
-    match algorithm {
-        "sliding-window" => Rule::SlidingCounter { limit: limit.floor() as u64, period },
-        "token-bucket" | "smooth" => Rule::TokenBucket { per_second: limit / seconds(period), burst },
-        // A window admits while anything is left, be it a fraction.
-        _ => Rule::FixedWindow { limit: limit.ceil() as u64, period },
+/// The same in requests, each of which counts as `weight`.
+fn rule(w: Written<'_>) -> Rule {
+    let per_second = w.limit / seconds(w.period);
+    match w.algorithm {
+        "sliding-window" => {
+            Rule::SlidingCounter { limit: (w.limit / w.weight).floor() as u64, period: w.period }
+        }
+        "token-bucket" | "smooth" => {
+            let (burst, waiting) = (w.burst / w.weight, per_second * w.delay_ms / 1000.0 / w.weight);
+            let per_second = per_second / w.weight;
+            match waiting > 0.0 {
+                true => Rule::WaitingBucket { per_second, burst, waiting },
+                false => Rule::TokenBucket { per_second, burst },
+            }
+        }
+        _ => {
+            // A window admits while more than the weight less one is left, be it a fraction more.
+            let limit = ((w.limit - w.weight + 1.0) / w.weight).ceil() as u64;
+            match w.calendar {
+                Some(calendar) => Rule::CalendarWindow { limit, calendar },
+                None => Rule::FixedWindow { limit, period: w.period },
+            }
+        }
     }
 }
 
@@ -226,6 +314,7 @@ fn seconds(period: Period) -> f64 {
         Period::Minute => 60.0,
         Period::Hour => 3_600.0,
         Period::Day => 86_400.0,
+        Period::Week => 7.0 * 86_400.0,
         Period::Month => 30.0 * 86_400.0,
         Period::Year => 365.0 * 86_400.0,
     }

@@ -184,6 +184,7 @@ fn prepare(args: &Args) -> anyhow::Result<(Plan, Vec<Assertion>)> {
         known.notes.iter().for_each(|note| eprintln!("note: {note}"));
         draft.consumers = known.consumers;
         draft.limits = known.limits;
+        draft.refusals = known.refusals;
     }
     draft.clock_tolerance = args.clock_tolerance.unwrap_or_else(|| clock_tolerance(&draft.targets));
     Ok((draft.check()?, assertions))

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Parser as _;
-use gw_loadgen::limits::{Period, Rule};
+use gw_loadgen::limits::{Calendar, Period, Rule, Weekday};
 
 use super::*;
 
@@ -133,11 +133,37 @@ fn limits_are_those_that_the_gateway_would_apply() {
         ),
         &both,
     );
-    let rules: Vec<_> = plan.limits.iter().map(|l| (l.rule, l.members[0].consumer)).collect();
+    let rules: Vec<_> = plan.limits.iter().map(|l| (l.rule.clone(), l.members[0].consumer)).collect();
     assert!(rules.contains(&(Rule::FixedWindow { limit: 10, period: Period::Minute }, 0)), "{rules:?}");
     assert!(rules.contains(&(Rule::TokenBucket { per_second: 1.0, burst: 7.0 }, 1)), "{rules:?}");
 
     let plan = with_config("  - { name: rate-limiting, config: { hour: 9, policy: local } }\n", &[]);
     assert_eq!(plan.consumers[0].name, "anonymous");
     assert_eq!(plan.limits[0].rule, Rule::FixedWindow { limit: 9, period: Period::Hour });
+
+    // Statuses, weights, waiting, calendars and keys are the config's.
+    let plan = with_config(
+        &format!(
+            "{auth}  - name: rate-limiting\n    config:\n      error_code: 418\n      delay: 500\n      limits:\n        \
+             - {{ name: heavy, limit: 10, period: minute, weight: 3 }}\n        \
+             - {{ name: bucket, limit: 60, period: minute, algorithm: token-bucket, burst: 6, weight: 2 }}\n        \
+             - {{ name: week, limit: 9, period: week, week_start: sunday, by: [service] }}\n        \
+             - {{ name: day, limit: 9, period: day, time_zone: Europe/Berlin, by: ['claim:tenant'] }}\n"
+        ),
+        &both,
+    );
+    assert_eq!(plan.refusals, [418]);
+    let of = |name: &str| {
+        let all: Vec<_> = plan.limits.iter().filter(|l| l.name.contains(name)).collect();
+        (all[0].rule.clone(), all.len())
+    };
+    assert_eq!(of("`heavy`"), (Rule::FixedWindow { limit: 3, period: Period::Minute }, 2));
+    assert_eq!(of("`bucket`"), (Rule::WaitingBucket { per_second: 0.5, burst: 3.0, waiting: 0.25 }, 2));
+    let zone = |name: &str| gw_runtime::limit::Calendar::zone(name).unwrap();
+    let calendar = |period, place: &str, week_start| Calendar { period, zone: zone(place), week_start };
+    let week = calendar(Period::Week, "UTC", Weekday::Sunday);
+    assert_eq!(of("`week`"), (Rule::CalendarWindow { limit: 9, calendar: week }, 1));
+    // Nobody here has the claim, so that all count by address.
+    let day = calendar(Period::Day, "Europe/Berlin", Weekday::Monday);
+    assert_eq!(of("`day`"), (Rule::CalendarWindow { limit: 9, calendar: day }, 1));
 }
