@@ -22,7 +22,7 @@ pub fn parse(bytes: &[u8], method: &str, head: &mut ResponseHead) -> Result<Opti
     let Some(end) = head_end(bytes) else {
         return match bytes.len() > HEAD_MAX {
             true => Err(Reject::bad("the response's headers are too large")),
-            false => Ok(None),
+            false => incomplete(bytes).map(|()| None),
         };
     };
     head.fields.clear();
@@ -33,6 +33,18 @@ pub fn parse(bytes: &[u8], method: &str, head: &mut ResponseHead) -> Result<Opti
     let mut meta = Meta { len: end, keep_alive: !http10, ..Meta::default() };
     fields(&bytes[line_end + 1..end], method, head, &mut meta)?;
     Ok(Some(meta))
+}
+
+/// Refuses early what no further bytes can mend: an upstream that speaks something else, or with bare line feeds, would
+/// be waited for until the timeout.
+fn incomplete(bytes: &[u8]) -> Result<(), Reject> {
+    if bytes.iter().zip(b"HTTP/1.").any(|(a, b)| a != b) {
+        return Err(Reject::bad("the answer is not HTTP/1"));
+    }
+    match memchr::memchr(b'\n', bytes) {
+        Some(at) if !bytes[..at].ends_with(b"\r") => Err(Reject::bad("a line ends with a bare line feed")),
+        _ => Ok(()),
+    }
 }
 
 fn status_line(line: &[u8], head: &mut ResponseHead) -> Result<bool, Reject> {
@@ -152,9 +164,15 @@ mod tests {
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/2 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            // These would never end.
+            "SSH-2.0-OpenSSH_9.6\r\n",
+            "HTTP/2",
+            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
         ] {
             assert!(run(text, "GET").is_err(), "{text:?}");
         }
-        assert!(run("HTTP/1.1 200 OK\r\n", "GET").unwrap().is_none());
+        for text in ["", "HTT", "HTTP/1.1 200 OK\r", "HTTP/1.1 200 OK\r\n"] {
+            assert!(run(text, "GET").unwrap().is_none(), "{text:?}");
+        }
     }
 }
