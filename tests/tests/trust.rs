@@ -253,6 +253,27 @@ fn bodies_that_parsers_disagree_about_are_refused() {
 }
 
 #[test]
+fn what_the_gateway_says_itself_has_no_second_spelling() {
+    let place = Place::new();
+    for field in [
+        "Content_Length: 100",
+        "transfer_encoding: chunked",
+        "Transfer.Encoding: chunked",
+        "X_Forwarded_For: 1.2.3.4",
+        "X-Forwarded_Proto: https",
+        "X_Real_IP: 1.2.3.4",
+        "HTTP2-Settings: AAMAAABk",
+    ] {
+        let answer = request(place.addr(), "GET", "/", &format!("{field}\r\nX_Kept: 1\r\n"));
+        assert_eq!(answer.status(), 200, "{field}");
+        let seen = place.upstream.seen();
+        let seen = seen.last().expect("it was forwarded");
+        let name = field.split(':').next().unwrap_or_default();
+        assert_eq!((seen.field(name), seen.field("X_Kept")), (None, Some("1")), "{field}");
+    }
+}
+
+#[test]
 fn a_redirect_to_https_believes_only_trusted_proxies_about_the_host() {
     let folder = Folder::new("redirect");
     for (trusted, told, expected) in [

@@ -21,16 +21,35 @@ const ALWAYS: &[&str] = &[
     "X-Forwarded-User",
 ];
 
+/// Says something about the connection that it comes on, which the gateway's own to the upstream has nothing to do with.
+const OF_THE_CONNECTION: &[&str] = &["HTTP2-Settings"];
+
+/// What the gateway itself says to upstreams, and where a body ends. To frameworks that read `_` as `-` another spelling
+/// would be a second, forged, value.
+const NOT_IN_OTHER_SPELLINGS: &[&str] = &[
+    "Content-Length",
+    "Transfer-Encoding",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Path",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "X-Kong-Request-Id",
+];
+
 /// The set for a config.
 pub fn set(model: &Model, steps: &[Step]) -> StripSet {
     let of_steps: Vec<String> = steps.iter().flat_map(Step::sets_headers).collect();
     let names = IDENTITY_HEADERS
         .iter()
         .chain(ALWAYS)
+        .chain(OF_THE_CONNECTION)
         .chain(REGISTRY.iter().flat_map(|d| d.identity_headers))
         .copied()
         .chain(of_steps.iter().map(String::as_str))
         .chain(model.gateway.identity_headers.iter().map(String::as_str))
         .chain(model.gateway.strip_headers.iter().map(String::as_str));
-    StripSet::new(names)
+    StripSet::new(names).with_aliases_of(NOT_IN_OTHER_SPELLINGS.iter().copied())
 }

@@ -8,7 +8,14 @@ use super::Fields;
 #[derive(Default, Clone, Debug)]
 pub struct StripSet {
     /// By length of the name.
-    by_len: Vec<Vec<Box<[u8]>>>,
+    by_len: Vec<Vec<Name>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Name {
+    folded: Box<[u8]>,
+    /// The name itself may stay, and only its other spellings go.
+    aliases_only: bool,
 }
 
 #[inline]
@@ -23,25 +30,37 @@ impl StripSet {
     /// The set of these names.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut set = Self::default();
-        for name in names {
-            let folded: Box<[u8]> = name.bytes().map(fold).collect();
-            if set.by_len.len() <= folded.len() {
-                set.by_len.resize(folded.len() + 1, Vec::new());
-            }
-            let slot = &mut set.by_len[folded.len()];
-            if !slot.contains(&folded) {
-                slot.push(folded);
-            }
-        }
+        names.into_iter().for_each(|name| set.add(name, false));
         set
+    }
+
+    /// This set and the spellings of `names` with `_` and `.`, though not the names themselves: those mean something to
+    /// the gateway, and the others only to what stands behind it.
+    #[must_use]
+    pub fn with_aliases_of<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        names.into_iter().for_each(|name| self.add(name, true));
+        self
+    }
+
+    fn add(&mut self, name: &str, aliases_only: bool) {
+        let folded: Box<[u8]> = name.bytes().map(fold).collect();
+        if self.by_len.len() <= folded.len() {
+            self.by_len.resize(folded.len() + 1, Vec::new());
+        }
+        let slot = &mut self.by_len[folded.len()];
+        if slot.iter().all(|n| n.folded != folded) {
+            slot.push(Name { folded, aliases_only });
+        }
     }
 
     /// Whether a header of this name must go.
     #[inline]
     pub fn contains(&self, name: &[u8]) -> bool {
-        self.by_len
-            .get(name.len())
-            .is_some_and(|slot| slot.iter().any(|n| n.iter().zip(name).all(|(a, b)| *a == fold(*b))))
+        let is = |n: &Name| {
+            n.folded.iter().zip(name).all(|(a, b)| *a == fold(*b))
+                && (!n.aliases_only || name.iter().any(|b| matches!(b, b'_' | b'.')))
+        };
+        self.by_len.get(name.len()).is_some_and(|slot| slot.iter().any(is))
     }
 
     /// Removes from `fields` all that must go.
@@ -55,6 +74,21 @@ impl StripSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_aliases_only_the_name_itself_stays() {
+        let set = StripSet::new(["X-User"]).with_aliases_of(["Content-Length", "X-User"]);
+        for (name, gone) in [
+            ("Content-Length", false),
+            ("content-length", false),
+            ("Content_Length", true),
+            ("content.length", true),
+            ("Content-Lengths", false),
+            ("X-User", true),
+        ] {
+            assert_eq!(set.contains(name.as_bytes()), gone, "{name}");
+        }
+    }
 
     /// Every spelling of a name (case, and `-`, `_` or `.` for each other) is in the set; a name that differs in any
     /// other way is not.
