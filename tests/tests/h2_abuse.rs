@@ -63,3 +63,32 @@ fn a_client_that_measures_the_way_is_served() {
         assert!(h2.send(&[Frame::new(PING, 0, 0, *b"12345678")]), "request {n}");
     }
 }
+
+/// HPACK's one byte for the status 200.
+const OK: u8 = 0x88;
+
+#[test]
+fn heads_that_http_1_1_would_not_allow_are_refused() {
+    let gw = serving();
+    let head = |method, more: &[(&str, &str)]| {
+        let mut fields = vec![(":method", method), (":scheme", "http"), (":path", "/")];
+        fields.extend(more);
+        let mut h2 = H2::open(gw.http);
+        h2.send(&[Frame::head(1, END_STREAM, &fields)]);
+        let answer = h2.until(|f| f.stream == 1 && f.kind == HEADERS).expect("there is an answer");
+        answer.payload.first() == Some(&OK)
+    };
+    for (method, more, served) in [
+        ("GET", vec![(":authority", "a.test")], true),
+        ("get", vec![(":authority", "a.test")], false),
+        ("G.T", vec![(":authority", "a.test")], false),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", vec![(":authority", "a.test")], false),
+        ("GET", vec![("host", "a.test")], true),
+        ("GET", vec![("host", "a.test"), ("host", "a.test")], false),
+        ("GET", vec![(":authority", "a.test"), ("host", "a.test"), ("host", "b.test")], false),
+        ("GET", vec![(":authority", "a.test"), ("expect", "more")], false),
+        ("GET", vec![(":authority", "a.test"), ("expect", "100-continue")], true),
+    ] {
+        assert_eq!(head(method, &more), served, "{method} {more:?}");
+    }
+}

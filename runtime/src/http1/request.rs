@@ -90,6 +90,17 @@ fn too_long_line(bytes: &[u8]) -> Reject {
     }
 }
 
+/// Refuses what is no method, in whichever version of HTTP it came: upstreams are told of it in HTTP/1.1.
+pub fn check_method(method: &[u8]) -> Result<(), Reject> {
+    if method.len() > METHOD_MAX && is_token(method) {
+        return Err(Reject { status: 501, reason: "the method is too long" });
+    }
+    if method.is_empty() || !method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) {
+        return Err(Reject::bad("the method is malformed"));
+    }
+    Ok(())
+}
+
 /// Parses the request line. Returns the authority of an absolute-form target, which wins over `Host`.
 fn request_line(
     line: &[u8],
@@ -103,12 +114,7 @@ fn request_line(
     else {
         return Err(Reject::bad("the request line is malformed"));
     };
-    if method.len() > METHOD_MAX && is_token(method) {
-        return Err(Reject { status: 501, reason: "the method is too long" });
-    }
-    if method.is_empty() || !method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) {
-        return Err(Reject::bad("the method is malformed"));
-    }
+    check_method(method)?;
     (head.version, meta.keep_alive) = match version {
         b"HTTP/1.1" => (Version::H11, true),
         b"HTTP/1.0" => (Version::H10, false),

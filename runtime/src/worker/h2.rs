@@ -210,7 +210,10 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
     request.method.push_str(match parts.method.as_str() {
         "CONNECT" => websocket::method(parts, &snapshot.gateway, &mut kind)?,
         "TRACE" => return Err((405, "Method not allowed")),
-        other => other,
+        other => {
+            h1::check_method(other.as_bytes()).map_err(|r| (r.status, "Bad request"))?;
+            other
+        }
     });
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     if target.len() > limits.uri {
@@ -220,7 +223,11 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
         return Err((400, "Bad request"));
     }
     h1::set_target(request, target.as_bytes());
-    let host_field = parts.headers.get(http::header::HOST).map(|h| h.as_bytes());
+    let mut host_fields = parts.headers.get_all(http::header::HOST).iter().map(|h| h.as_bytes());
+    let host_field = host_fields.next();
+    if host_fields.next().is_some() {
+        return Err((400, "Bad request"));
+    }
     let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
     let host = match (authority, host_field) {
         // RFC 9113 8.3.1: they must not differ.
@@ -246,6 +253,9 @@ fn read_head(x: &mut Exchange, parts: &http::request::Parts) -> Result<Kind, (u1
                     cookies.extend_from_slice(b"; ");
                 }
                 cookies.extend_from_slice(value.as_bytes());
+            }
+            http::header::EXPECT if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                return Err((417, "Expectation failed"));
             }
             http::header::TE => kind.te_trailers = value.as_bytes().eq_ignore_ascii_case(b"trailers"),
             _ => request.fields.push(name.as_str().as_bytes(), value.as_bytes()),
