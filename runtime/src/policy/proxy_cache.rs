@@ -239,7 +239,7 @@ impl Policy for ProxyCache {
         let refuses = |d: &Directives| {
             d.has("no-store") || d.has("no-cache") || x.request.fields.contains(&names::AUTHORIZATION)
         };
-        if !self.methods.contains(&x.request.method) || heeded.is_some_and(refuses) {
+        if !self.methods.contains(&x.request.method) || has_stray_body(x) || heeded.is_some_and(refuses) {
             x.keep(State::Bypass);
             return Flow::Next;
         }
@@ -319,6 +319,15 @@ impl Policy for ProxyCache {
     }
 }
 
+/// Whether a request that needs no body has one: it is not part of the key, and the answer may depend on it.
+fn has_stray_body(x: &Exchange) -> bool {
+    let request = &x.request;
+    let none = |length: &str| length.bytes().all(|b| b == b'0');
+    matches!(request.method.as_str(), "GET" | "HEAD")
+        && (request.fields.contains(&names::TRANSFER_ENCODING)
+            || !request.fields.text(&names::CONTENT_LENGTH).is_none_or(none))
+}
+
 impl ProxyCache {
     fn key_of(&self, x: &Exchange) -> Key {
         let request = &x.request;
@@ -337,6 +346,9 @@ impl ProxyCache {
                 .map_or("", |r| r.id.as_str())
                 .as_bytes(),
         );
+        // Not part of Kong's key. What a service answers may depend on the host that it is told of, and whoever may choose
+        // the host must not choose what others get.
+        part(request.host.to_ascii_lowercase().as_bytes());
         part(request.method.as_bytes());
         if self.ignore_case {
             part(request.path.to_lowercase().as_bytes());

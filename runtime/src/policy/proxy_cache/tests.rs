@@ -39,6 +39,31 @@ const ONE: &str = "200\nContent-Type: text/plain\nX-A: b\n\none";
 const TWO: &str = "200\nContent-Type: text/plain\n\ntwo";
 
 #[test]
+fn what_the_sender_chooses_does_not_reach_others() {
+    let key = |host: &str, request: &str| {
+        let policy = testing::policy::<ProxyCache>(&json!({"strategy": "memory"}));
+        let mut x = testing::exchange(request);
+        x.request.host = host.to_owned();
+        testing::request(&policy, &mut x);
+        match x.kept::<State>() {
+            Some(State::Wanted { key, .. }) => Some(*key),
+            _ => None,
+        }
+    };
+    let plain = key("a.test", "GET /a");
+    assert!(plain.is_some());
+    assert_eq!(key("A.test", "GET /a"), plain, "hosts have no case");
+    assert_ne!(key("b.test", "GET /a"), plain, "another host");
+    for (request, asked) in [
+        ("GET /a\nContent-Length: 0", true),
+        ("GET /a\nContent-Length: 5", false),
+        ("HEAD /a\nTransfer-Encoding: chunked", false),
+    ] {
+        assert_eq!(key("a.test", request).is_some(), asked, "{request}");
+    }
+}
+
+#[test]
 fn answers_are_kept_for_their_time() {
     check(
         json!({"cache_ttl": 10}),
