@@ -1,8 +1,12 @@
 //! Rules between the fields of a plugin's config, in one wording for all policies.
 
+use std::path::PathBuf;
+
 use super::Cx;
-use crate::diag::{Diagnostic, codes};
+use crate::diag::{Diagnostic, Severity, codes};
+use crate::env::unread;
 use crate::model::schema::{Record, Val};
+use crate::source::Spanned;
 
 /// Whether the config says something in this field: an empty list or text says nothing.
 pub fn says(config: &Record, field: &str) -> bool {
@@ -62,6 +66,39 @@ impl Cx<'_> {
         true
     }
 
+    /// The file of at most `limit` bytes whose path a field has, from where the config's file stands. `None` where no
+    /// files are read in this run, or this one may be missing: then the policy can do nothing but refuse.
+    ///
+    /// # Errors
+    /// It cannot be read, which was reported.
+    pub fn file(
+        &mut self,
+        field: &str,
+        path: &Spanned<String>,
+        limit: u64,
+    ) -> Result<Option<NamedFile>, Reported> {
+        let files = &self.model.files;
+        if !files.are_read() {
+            return Ok(None);
+        }
+        let shown = self.model.shown(path).to_owned();
+        let found = files.locate(path.span.file, path);
+        match files.read(&found, limit) {
+            Ok(text) => Ok(Some(NamedFile { path: found, shown, text })),
+            Err(error) => {
+                let message = format!("`{field}`: cannot read `{shown}`: {}", unread(&error));
+                let mut diagnostic = Diagnostic::new(&codes::INVALID_VALUE, path.span, message)
+                    .help("the path is taken from where the config file stands");
+                let optional = files.are_optional();
+                if optional {
+                    diagnostic.severity = Severity::Warning;
+                }
+                self.diags.push(diagnostic);
+                if optional { Ok(None) } else { Err(Reported) }
+            }
+        }
+    }
+
     /// The config's place, or the plugin's where it has no config.
     fn place(&self, config: &Record) -> crate::source::Span {
         if config.span.end > config.span.start { config.span } else { self.plugin.span }
@@ -71,3 +108,16 @@ impl Cx<'_> {
 fn quoted(fields: &[&str]) -> String {
     fields.iter().map(|f| format!("`{f}`")).collect::<Vec<_>>().join(", ")
 }
+
+/// A file that a config names.
+#[derive(Debug)]
+pub struct NamedFile {
+    pub path: PathBuf,
+    /// The path as a message may show it.
+    pub shown: String,
+    pub text: String,
+}
+
+/// What is wrong was reported.
+#[derive(Debug)]
+pub struct Reported;

@@ -5,9 +5,10 @@ use super::validation::params::Place;
 use super::validation::{self, Finding, body_value, document, findings, problem, summary};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
 use crate::body::json::Limits;
+use crate::diag::codes;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, names};
-use crate::model::schema::{Field, Kind, Record, STR};
+use crate::model::schema::{Field, Kind, Record, STR, TEXT};
 use crate::telemetry::Why;
 
 static PLUGIN: Descriptor = Descriptor {
@@ -47,11 +48,14 @@ requests, `writeOnly` ones not in responses.
 
 The request's path is compared as it came, without the base path: `custom_base_path`, or with `include_base_path` the
 path of the document's servers. Concrete paths win over templates, as OpenAPI has it; parts of segments can be parameters. Schemas
-that are none are errors at load; nothing is fetched, so references must lead into the document. Parameters of the styles
-`label` and `matrix` are not checked.
+that are none are errors at load; nothing is fetched, so references must lead into the document. A file (`api_spec_file`) is read when
+the config is, by `gw validate`, too, and again at a reload; errors say its line. Parameters of every style (`simple`, `form`, `label`,
+`matrix`, `spaceDelimited`, `pipeDelimited`, `deepObject`) are read, as their schema means them.
 ",
     fields: &[
-        Field::new("api_spec", Kind::Any, "The document, in place or as JSON or YAML text.").required(),
+        Field::new("api_spec", Kind::Any, "The document, in place or as JSON or YAML text."),
+        Field::new("api_spec_file", TEXT, "The file with the document, JSON or YAML; its path is taken from the config file's folder.")
+            .extension(),
         Field::new("validate_request_body", Kind::Bool, "Whether bodies of requests are checked.").default("true"),
         Field::new("validate_request_header_params", Kind::Bool, "Whether headers and cookies are checked.")
             .default("true"),
@@ -76,7 +80,8 @@ that are none are errors at load; nothing is fetched, so references must lead in
 
 /// See the module.
 pub struct OasValidation {
-    api: Api,
+    /// None where files are not read: nothing passes then.
+    api: Option<Api>,
     body: bool,
     parts: Vec<Place>,
     unknown_arguments: bool,
@@ -99,15 +104,11 @@ impl Policy for OasValidation {
     const PLUGIN: &'static Descriptor = &PLUGIN;
 
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
-        let Ok(Some(document)) = document::read(config, "api_spec", cx) else {
-            // Text that holds nothing is no document.
-            if config.str("api_spec").is_some_and(|t| t.trim().is_empty()) {
-                cx.at_least_one_of(config, &["api_spec"]);
-            }
-            return None;
-        };
         let responses = config.bool("validate_response_body");
-        let api = openapi::compile(&document, responses, cx)?;
+        let api = match Self::document(config, cx)? {
+            Some(document) => Some(openapi::compile(&document, responses, cx)?),
+            None => None,
+        };
         let mut parts = Vec::new();
         for (field, places) in [
             ("validate_request_header_params", &[Place::Header, Place::Cookie][..]),
@@ -120,7 +121,9 @@ impl Policy for OasValidation {
         }
         let bases = match config.str("custom_base_path") {
             Some(base) if !base.is_empty() => vec![base.trim_end_matches('/').to_owned()],
-            _ if config.bool("include_base_path") => api.bases.clone(),
+            _ if config.bool("include_base_path") => {
+                api.as_ref().map(|a| a.bases.clone()).unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         Some(Self {
@@ -136,8 +139,12 @@ impl Policy for OasValidation {
     }
 
     fn request(&self, x: &mut Exchange) -> Flow {
+        let Some(api) = &self.api else {
+            x.keep(Why("the OpenAPI document was not read".to_owned()));
+            return Flow::Reply(Reply::exit(500, "An unexpected error occurred"));
+        };
         let path = self.own_path(&x.request.path).unwrap_or_default().to_owned();
-        let Some((operations, found)) = self.api.paths.find(&path) else {
+        let Some((operations, found)) = api.paths.find(&path) else {
             return self.wrong(x, 404, "The API has no such path", &[]);
         };
         let Some(operation) = operation(operations, &x.request.method) else {
@@ -228,6 +235,33 @@ impl Policy for OasValidation {
 }
 
 impl OasValidation {
+    /// The document, in place or of a file. `Some(None)` where the file may be missing; `None` if what is wrong was
+    /// reported.
+    fn document(config: &Record, cx: &mut Cx<'_>) -> Option<Option<document::Document>> {
+        let both = "the document is either in place or in a file";
+        if cx.conflict(config, "api_spec", "api_spec_file", both)
+            || !cx.at_least_one_of(config, &["api_spec", "api_spec_file"])
+        {
+            return None;
+        }
+        if let Some(path) = config.spanned_str("api_spec_file") {
+            return document::read_file("api_spec_file", &path, cx).ok();
+        }
+        match document::read(config, "api_spec", cx) {
+            Ok(Some(document)) => Some(Some(document)),
+            // Text that holds nothing is no document.
+            Ok(None) => {
+                cx.report(
+                    &codes::INVALID_VALUE,
+                    config.span_of("api_spec"),
+                    "`api_spec`: the document is empty",
+                );
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// The path without the base; `None` if it does not begin with one.
     fn own_path<'p>(&self, path: &'p str) -> Option<&'p str> {
         if self.bases.is_empty() {
@@ -242,7 +276,7 @@ impl OasValidation {
     /// The operation that the request is about.
     fn about(&self, x: &Exchange) -> Option<&Operation> {
         let about = x.kept::<About>()?;
-        let (operations, _) = self.api.paths.find(&about.path)?;
+        let (operations, _) = self.api.as_ref()?.paths.find(&about.path)?;
         operation(operations, &about.method)
     }
 

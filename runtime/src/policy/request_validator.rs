@@ -2,7 +2,7 @@
 
 use jsonschema::{Draft, Validator};
 
-use super::validation::document::Reported;
+use super::config::Reported;
 use super::validation::params::{Parameter, Place, Shape, Style};
 use super::validation::{self, Finding, body_value, document, findings, problem, summary};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
@@ -88,7 +88,7 @@ const PARAMETER: &[Field] = &[
     Field::new("required", Kind::Bool, "Whether it must be there.").default("false"),
     Field::new(
         "style",
-        Kind::Enum(&["form", "simple", "spaceDelimited", "pipeDelimited", "deepObject"]),
+        Kind::Enum(&["form", "simple", "label", "matrix", "spaceDelimited", "pipeDelimited", "deepObject"]),
         "How several values are written; `form` in queries and cookies, `simple` elsewhere.",
     ),
     Field::new("explode", Kind::Bool, "Whether each value stands alone; with `form` it does if not given."),

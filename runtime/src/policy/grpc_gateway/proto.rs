@@ -7,7 +7,7 @@ use prost_reflect::DescriptorPool;
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-use crate::diag::{Diagnostic, Severity, codes};
+use crate::diag::{Diagnostic, codes};
 use crate::env::{Files, unread};
 use crate::model::schema::Record;
 use crate::policy::Cx;
@@ -28,30 +28,12 @@ pub enum Proto {
 /// Compiles the file that a field names, with all that it imports. `None` if what is wrong was reported.
 pub fn load(config: &Record, field: &str, cx: &mut Cx<'_>) -> Option<Proto> {
     let path = config.spanned_str(field)?;
+    let Some(found) = cx.file(field, &path, LONGEST).ok()? else { return Some(Proto::Unknown) };
     let files = &cx.model.files;
-    if !files.are_read() {
-        return Some(Proto::Unknown);
-    }
-    let file = files.locate(path.span.file, &path.value);
-    let fail = |message: String, severity: Severity| {
-        let mut diagnostic = Diagnostic::new(&codes::INVALID_VALUE, path.span, message);
-        diagnostic.severity = severity;
-        diagnostic.help("the path is taken from where the config file stands, and imports from there or from the folders of the file")
-    };
-    let shown = cx.model.shown(&path).to_owned();
-    let text = match files.read(&file, LONGEST) {
-        Ok(text) => text,
-        Err(error) => {
-            let severity = if files.are_optional() { Severity::Warning } else { Severity::Error };
-            let message = format!("`{field}`: cannot read `{shown}`: {}", unread(&error));
-            cx.diags.push(fail(message, severity));
-            return files.are_optional().then_some(Proto::Unknown);
-        }
-    };
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let roots = roots(&file, &files.locate(path.span.file, ""));
+    let name = found.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let roots = roots(&found.path, &files.locate(path.span.file, ""));
     let mut all = ChainFileResolver::new();
-    all.add(Disk { files: files.clone(), roots, first: (name.clone(), text), left: Cell::new(MOST) });
+    all.add(Disk { files: files.clone(), roots, first: (name.clone(), found.text), left: Cell::new(MOST) });
     all.add(GoogleFileResolver::new());
     all.add(Api);
     let mut compiler = Compiler::with_file_resolver(all);
@@ -61,9 +43,11 @@ pub fn load(config: &Record, field: &str, cx: &mut Cx<'_>) -> Option<Proto> {
         Err(error) => {
             // The compiler's `Debug` is its message with file, line and column.
             let what = format!("{error:?}");
-            let message =
-                format!("`{field}`: `{shown}` does not compile: {}", what.lines().next().unwrap_or_default());
-            cx.diags.push(fail(message, Severity::Error));
+            let what = what.lines().next().unwrap_or_default();
+            let message = format!("`{field}`: `{}` does not compile: {what}", found.shown);
+            let help =
+                "imports are looked for in the file's folder and in those above it, up to the config's";
+            cx.diags.push(Diagnostic::new(&codes::INVALID_VALUE, path.span, message).help(help));
             None
         }
     }

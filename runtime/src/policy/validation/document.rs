@@ -5,6 +5,7 @@ use serde_json::{Map, Number, Value};
 use crate::diag::{Diagnostic, codes};
 use crate::model::schema::{Record, Val};
 use crate::policy::Cx;
+use crate::policy::config::Reported;
 use crate::source::{Sources, Span, Spanned};
 use crate::yaml::Core;
 use crate::yaml::{self, Node};
@@ -17,13 +18,17 @@ pub struct Document {
 
 enum Written {
     InPlace(Spanned<Val>),
-    /// In a text that stands here.
-    Text(Span),
+    Text(Text),
 }
 
-/// What is wrong was reported.
-#[derive(Debug)]
-pub struct Reported;
+/// A document that is a text, of the config or of a file that it names.
+struct Text {
+    /// Where the config has it, or its file's name.
+    span: Span,
+    /// The file's name.
+    file: Option<String>,
+    text: String,
+}
 
 /// The document in a field, if the field is given.
 ///
@@ -35,7 +40,10 @@ pub fn read(config: &Record, field: &str, cx: &mut Cx<'_>) -> Result<Option<Docu
     match &found.value.value {
         Val::Str(text) if text.trim().is_empty() => Ok(None),
         Val::Str(text) => match parse(text) {
-            Ok(value) => Ok(Some(Document { value, written: Written::Text(span) })),
+            Ok(value) => {
+                let written = Written::Text(Text { span, file: None, text: text.clone() });
+                Ok(Some(Document { value, written }))
+            }
             Err(what) => {
                 let message = format!("`{field}` is neither JSON nor YAML: {what}");
                 cx.report(&codes::INVALID_VALUE, span, message);
@@ -49,11 +57,33 @@ pub fn read(config: &Record, field: &str, cx: &mut Cx<'_>) -> Result<Option<Docu
     }
 }
 
+/// The longest document, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// The document in the file that a field names; `None` where it may be missing (see [`Cx::file`]).
+///
+/// # Errors
+/// It cannot be read, or is neither JSON nor YAML; that was reported.
+pub fn read_file(field: &str, path: &Spanned<String>, cx: &mut Cx<'_>) -> Result<Option<Document>, Reported> {
+    let Some(found) = cx.file(field, path, LONGEST)? else { return Ok(None) };
+    match parse(&found.text) {
+        Ok(value) => {
+            let written = Text { span: path.span, file: Some(found.shown), text: found.text };
+            Ok(Some(Document { value, written: Written::Text(written) }))
+        }
+        Err(what) => {
+            let message = format!("`{field}`: `{}` is neither JSON nor YAML: {what}", found.shown);
+            cx.report(&codes::INVALID_VALUE, path.span, message);
+            Err(Reported)
+        }
+    }
+}
+
 impl Document {
     /// Where the value at a JSON pointer stands, or the last part on the way to it.
     pub fn span(&self, pointer: &str) -> Span {
         let mut at = match &self.written {
-            Written::Text(span) => return *span,
+            Written::Text(text) => return text.span,
             Written::InPlace(value) => value,
         };
         for step in pointer.split('/').skip(1) {
@@ -80,11 +110,44 @@ impl Document {
             self.span(&place),
             format!("this is no JSON schema: {error}"),
         );
-        if let Written::Text(_) = self.written {
-            diagnostic = diagnostic.note(format!("at `{place}` in the text"));
+        if let Some(note) = self.note(&place) {
+            diagnostic = diagnostic.note(note);
         }
         cx.diags.push(diagnostic);
     }
+
+    /// Where the value at a JSON pointer, or the last part on the way to it, stands in the text that the document is.
+    pub fn note(&self, pointer: &str) -> Option<String> {
+        let Written::Text(Text { file, text, .. }) = &self.written else { return None };
+        let mut sources = Sources::default();
+        // JSON is YAML, as far as places go.
+        let id = sources.add("text", text.as_str());
+        let parsed = yaml::parse(&sources, id, &yaml::Budget::default());
+        let place = parsed.tree.as_ref().map(|tree| sources.line_col(span_in(tree, pointer)));
+        Some(match (place, file) {
+            (Some(at), Some(file)) => format!("at {file}:{}:{} (`{pointer}`)", at.line, at.col),
+            (Some(at), None) => format!("at line {}, column {} of the text (`{pointer}`)", at.line, at.col),
+            (None, _) => format!("at `{pointer}` in the text"),
+        })
+    }
+}
+
+/// The place of a value in a tree, or of the last part on the way to it.
+fn span_in(tree: &Node<'_>, pointer: &str) -> Span {
+    let mut at = tree;
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        let next = match &at.value {
+            yaml::Value::Mapping(entries) => entries.iter().find(|e| e.key == step).map(|e| &e.value),
+            yaml::Value::Sequence(items) => step.parse::<usize>().ok().and_then(|i| items.get(i)),
+            _ => None,
+        };
+        match next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    at.span
 }
 
 /// Text as JSON, else as YAML.

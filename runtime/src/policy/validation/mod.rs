@@ -8,7 +8,7 @@ pub mod paths;
 
 use std::fmt::Write as _;
 
-use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use jsonschema::{Draft, PatternOptions, ValidationError, ValidationOptions, Validator};
 use serde_json::{Value, json};
 
 use super::Reply;
@@ -43,7 +43,14 @@ pub fn validator(schema: &Value, draft: Option<Draft>) -> Result<Validator, Vali
     if let Some(draft) = draft {
         options = options.with_draft(draft);
     }
-    // Patterns run in linear time; only those that cannot be are tried with a bound.
+    build(options, schema)
+}
+
+/// Makes a validator whose patterns run in linear time; only those that cannot are tried, with a bound.
+///
+/// # Errors
+/// The schema is none.
+fn build(options: ValidationOptions<'_>, schema: &Value) -> Result<Validator, ValidationError<'static>> {
     let linear = options.clone().with_pattern_options(PatternOptions::regex()).build(schema);
     linear.or_else(|_| {
         let bounded = PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS);

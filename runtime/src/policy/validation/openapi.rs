@@ -112,8 +112,9 @@ impl Compiler<'_, '_> {
     fn fault(&mut self, pointer: &str, message: impl Into<String>) {
         self.good = false;
         let span: Span = self.document.span(pointer);
-        let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, message);
-        self.cx.diags.push(diagnostic.note(format!("at `{pointer}` in the OpenAPI document")));
+        let note = self.document.note(pointer);
+        let note = note.unwrap_or_else(|| format!("at `{pointer}` in the OpenAPI document"));
+        self.cx.diags.push(Diagnostic::new(&codes::INVALID_VALUE, span, message).note(note));
     }
 
     fn run(&mut self, requests: &Value, answers: &Value) -> Option<Api> {
@@ -245,18 +246,12 @@ impl Compiler<'_, '_> {
 
     fn schema(&mut self, schemas: &Schemas<'_>, pointer: &str) -> Option<Validator> {
         let reference = json!({ "$ref": format!("{URI}#{}", encode_fragment(pointer)) });
-        let options = || {
-            jsonschema::options()
-                .offline()
-                .with_draft(Draft::Draft202012)
-                .should_validate_formats(true)
-                .with_registry(&schemas.registry)
-        };
-        let linear = options().with_pattern_options(jsonschema::PatternOptions::regex()).build(&reference);
-        let built = linear.or_else(|_| {
-            let bounded = jsonschema::PatternOptions::fancy_regex().backtrack_limit(super::BACKTRACKS);
-            options().with_pattern_options(bounded).build(&reference)
-        });
+        let options = jsonschema::options()
+            .offline()
+            .with_draft(Draft::Draft202012)
+            .should_validate_formats(true)
+            .with_registry(&schemas.registry);
+        let built = super::build(options, &reference);
         match built {
             Ok(validator) => Some(validator),
             Err(error) => {

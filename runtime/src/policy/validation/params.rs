@@ -46,12 +46,16 @@ pub enum Style {
     PipeDelimited,
     /// `name[key]=a`.
     DeepObject,
+    /// `.a,b` in a path, or `.a.b` exploded.
+    Label,
+    /// `;name=a,b` in a path, or `;name=a;name=b` exploded.
+    Matrix,
     /// A JSON text.
     Json,
 }
 
 impl Style {
-    /// The style with this name; `None` for those of paths with prefixes (`label`, `matrix`).
+    /// The style with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "simple" => Self::Simple,
@@ -59,6 +63,8 @@ impl Style {
             "spaceDelimited" => Self::SpaceDelimited,
             "pipeDelimited" => Self::PipeDelimited,
             "deepObject" => Self::DeepObject,
+            "label" => Self::Label,
+            "matrix" => Self::Matrix,
             _ => return None,
         })
     }
@@ -225,11 +231,19 @@ impl Parameter {
         if self.style == Style::Json {
             return json(&decode(&text)).map(Some);
         }
+        let (text, separator) = match self.style {
+            Style::Label => {
+                let rest = text.strip_prefix('.').ok_or("does not begin with `.`")?;
+                (rest.to_owned(), if self.explode { '.' } else { ',' })
+            }
+            Style::Matrix => (self.unprefixed(&text).ok_or("is not of the style `matrix`")?, ','),
+            _ => (text, ','),
+        };
         Ok(Some(if self.shape.is_array() {
-            let parts = text.split(',').filter(|_| !text.is_empty());
+            let parts = text.split(separator).filter(|_| !text.is_empty());
             self.shape.items(parts.map(decode))
         } else if self.shape.is_object() {
-            let parts: Vec<String> = text.split(',').map(decode).collect();
+            let parts: Vec<String> = text.split(separator).map(decode).collect();
             match self.explode {
                 true => self.shape.object(
                     parts.iter().filter_map(|p| p.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))),
@@ -242,6 +256,21 @@ impl Parameter {
         } else {
             self.shape.scalar(&decode(&text))
         }))
+    }
+
+    /// A text of the style `matrix` as one of the style `simple`: its values with commas between them.
+    fn unprefixed(&self, text: &str) -> Option<String> {
+        let parts: Vec<&str> = text.strip_prefix(';')?.split(';').collect();
+        if self.explode && self.shape.is_object() {
+            return Some(parts.join(","));
+        }
+        // A name without a value has the empty one.
+        let value = |part: &&str| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (percent_decode(name) == self.name).then(|| value.to_owned())
+        };
+        let values: Vec<String> = parts.iter().map(value).collect::<Option<_>>()?;
+        (values.len() == 1 || (self.explode && self.shape.is_array())).then(|| values.join(","))
     }
 
     fn query(&self, query: &str) -> Result<Option<Value>, &'static str> {
@@ -386,5 +415,43 @@ mod tests {
             assert_eq!(value(place, style, explode, schema, request), Some(want), "{request} {schema}");
         }
         assert_eq!(value(Query, Form, true, &int, "GET /?q=1"), None);
+    }
+
+    #[test]
+    fn paths_have_styles_of_their_own() {
+        use Style::{Label, Matrix};
+        let int = json!({"type": "integer"});
+        let ints = json!({"type": "array", "items": {"type": "integer"}});
+        let object = json!({"type": "object", "properties": {"r": {"type": "integer"}, "g": {}}});
+        let rg = json!({"r": 1, "g": "x"});
+        for (style, explode, schema, text, want) in [
+            (Label, false, &int, ".5", Some(json!(5))),
+            (Label, false, &ints, ".3,4", Some(json!([3, 4]))),
+            (Label, true, &ints, ".3.4", Some(json!([3, 4]))),
+            (Label, false, &object, ".r,1,g,x", Some(rg.clone())),
+            (Label, true, &object, ".r=1.g=x", Some(rg.clone())),
+            (Label, false, &int, "5", None),
+            (Matrix, false, &int, ";p=5", Some(json!(5))),
+            (Matrix, false, &ints, ";p=3,4", Some(json!([3, 4]))),
+            (Matrix, true, &ints, ";p=3;p=4", Some(json!([3, 4]))),
+            (Matrix, false, &object, ";p=r,1,g,x", Some(rg.clone())),
+            (Matrix, true, &object, ";r=1;g=x", Some(rg.clone())),
+            (Matrix, false, &json!({"type": "string"}), ";p", Some(json!(""))),
+            (Matrix, false, &ints, ";p=3;p=4", None),
+            (Matrix, false, &int, ";q=5", None),
+            (Matrix, false, &int, "5", None),
+        ] {
+            let p = Parameter {
+                place: Place::Path,
+                name: "p".to_owned(),
+                required: true,
+                style,
+                explode,
+                shape: Shape::of(schema, &Value::Null),
+                validator: None,
+            };
+            let got = p.value(&exchange("GET /"), &[("p".to_owned(), text.to_owned())]);
+            assert_eq!(got.ok().flatten(), want, "{style:?} {explode} {text}");
+        }
     }
 }
