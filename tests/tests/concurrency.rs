@@ -152,6 +152,48 @@ fn counts_go_on_over_reloads_and_are_exact_over_workers() {
 }
 
 #[test]
+fn requests_wait_for_a_place_in_order_and_no_longer_than_they_may() {
+    let upstream = Upstream::start();
+    let config =
+        "{ name: concurrency-limiting, config: { max: 1, by: [service], delay: 3000, delay_waiters: 2 } }";
+    let gateway = start(&upstream, config, "");
+    let to = gateway.http;
+
+    // One in flight and two that wait; who comes then is refused at once, and the others have their turn.
+    let mut first = hold(&upstream, to, "/slow", 1);
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for _ in 0..2 {
+        waiting.push(send(to, "/ok", ""));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let began = Instant::now();
+    assert_eq!(get(to, "/ok").status, 429);
+    assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
+    for stream in first.iter_mut().chain(&mut waiting) {
+        assert_eq!(receive(stream).expect("an answer").status, 200);
+    }
+    let delayed = "gw_rate_limit_total{service=\"s\",route=\"all\",limit=\"concurrency\",result=\"delayed\"}";
+    // Counted a moment after the client has its answer.
+    let began = Instant::now();
+    while gateway.metric(delayed) < 2.0 {
+        assert!(began.elapsed() < PATIENCE, "both waited");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    // A client that goes away while it waits leaves its place in the queue to others.
+    let silent = hold(&upstream, to, "/silent", 1);
+    let gone: Vec<TcpStream> = (0..2).map(|_| send(to, "/ok", "")).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    drop(gone);
+    std::thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    assert_eq!(get(to, "/ok").status, 429, "nobody leaves in time");
+    assert!((2..4).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    drop(silent);
+    until_free(to);
+}
+
+#[test]
 fn an_adaptive_limit_sheds_what_a_service_cannot_take() {
     let upstream = Upstream::start();
     let plugin = "{ name: adaptive-concurrency, config: { initial: 3, max: 3, debug_header: true } }";

@@ -1,15 +1,18 @@
 //! `concurrency-limiting`: so many requests at the same time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod in_flight;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::limit_by::LimitBy;
 use super::limit_notes::{Verdict, note};
-use super::{Cx, Descriptor, Flow, Policy, Reply};
+use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::limit;
 use crate::message::names;
 use crate::model::schema::{Field, Kind, Record, STR};
+use in_flight::{Entered, InFlight, Queued};
 
 static PLUGIN: Descriptor = Descriptor {
     name: "concurrency-limiting",
@@ -34,6 +37,10 @@ For a service as a whole, whoever asks: `by: [service]`; for all services of one
 A request is in flight until its response is sent or cannot be sent any more: when the client goes away, the upstream
 breaks off, or a WebSocket ends. The count is exact across all workers of this process, and goes on over reloads; each
 gateway counts for itself. Memory is needed for keys with requests in flight only.
+
+With `delay` a request that finds no place waits for one, at most so many milliseconds, unless `delay_waiters` requests of the
+same key wait already. Who has waited longest comes next. A client that goes away while it waits waits no longer. Log and
+metric tell of the wait as `delayed`.
 
 A refused request gets 429 (`error_code`), `error_message` and `Retry-After`: nobody knows when a place will be free, so it
 is what `retry_after` says. With `ietf_headers` responses carry `RateLimit-Policy` with the quota unit
@@ -73,6 +80,19 @@ by address.
         Field::new("ietf_headers", Kind::Bool, "Whether to send `RateLimit-Policy` and `RateLimit`.")
             .default("false")
             .extension(),
+        Field::new(
+            "delay",
+            Kind::Int { min: 1, max: 60_000 },
+            "Milliseconds that a request may wait for a place instead of being refused.",
+        )
+        .extension(),
+        Field::new(
+            "delay_waiters",
+            Kind::Int { min: 1, max: 100_000 },
+            "How many requests of one key may wait at once; beyond that none waits.",
+        )
+        .default("100")
+        .extension(),
         Field::new("dry_run", Kind::Bool, "Whether the limit only logs and measures, and refuses nothing.")
             .default("false")
             .extension(),
@@ -85,6 +105,8 @@ by address.
 /// See the module.
 pub struct ConcurrencyLimiting {
     max: usize,
+    /// How long a request may wait for a place, and how many of a key may.
+    delay: Option<(Duration, usize)>,
     by: LimitBy,
     scope: String,
     in_flight: Arc<InFlight>,
@@ -101,7 +123,10 @@ impl Policy for ConcurrencyLimiting {
     fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
         let bits = config.int("ipv6_prefix").and_then(|n| u8::try_from(n).ok()).unwrap_or(64);
         let by = LimitBy::read(&config.strings("by"), bits, cx)?;
+        let waiters = config.int("delay_waiters").and_then(|n| usize::try_from(n).ok()).unwrap_or(100);
+        let delay = config.int("delay").and_then(|n| u64::try_from(n).ok()).map(Duration::from_millis);
         Some(Self {
+            delay: delay.map(|delay| (delay, waiters)),
             max: config.int("max").and_then(|n| usize::try_from(n).ok())?,
             scope: format!("{}{}", limit::scope(cx.route_id, cx.service_id), by.tag()),
             by,
@@ -116,20 +141,21 @@ impl Policy for ConcurrencyLimiting {
 
     fn request(&self, x: &mut Exchange) -> Flow {
         let key = self.by.key(&self.scope, x);
-        let most = if self.dry_run { usize::MAX } else { self.max };
-        let entered = InFlight::enter(&self.in_flight, key.as_str(), most);
-        let before = match &entered {
-            Ok((_, before)) => *before,
-            Err(before) => *before,
+        let (most, waiters) = match (self.dry_run, self.delay) {
+            (true, _) => (usize::MAX, 0),
+            (false, Some((_, waiters))) => (self.max, waiters),
+            (false, None) => (self.max, 0),
         };
+        let entered = InFlight::enter(&self.in_flight, key.as_str(), most, waiters);
         if self.ietf && !self.dry_run {
+            let before = if let Entered::In(_, before) = &entered { *before } else { self.max };
             let (q, r) = (self.max, self.max.saturating_sub(before + 1));
             let policy = format!("\"concurrency\";q={q};qu=\"concurrent-requests\"");
             x.response_fields.push(b"RateLimit-Policy", policy.as_bytes());
             x.response_fields.push(b"RateLimit", format!("\"concurrency\";r={r}").as_bytes());
         }
-        match entered {
-            Ok((place, before)) => {
+        match (entered, self.delay) {
+            (Entered::In(place, before), _) => {
                 if before >= self.max {
                     note(x, "concurrency", Verdict::WouldRefuse, 100);
                 }
@@ -137,80 +163,36 @@ impl Policy for ConcurrencyLimiting {
                 x.gives_up = true;
                 Flow::Next
             }
-            Err(_) => {
-                note(x, "concurrency", Verdict::Refused, 100);
-                let reply = Reply::error(&x.request, x.request_id, self.error_code, &self.error_message);
-                Flow::Reply(reply.field(names::RETRY_AFTER, self.retry_after.clone()))
+            (Entered::Waits(queued), Some((delay, _))) => {
+                let landing = queued.landing();
+                x.keep(queued);
+                Flow::Await(Effect::Landing(landing, delay))
             }
+            _ => self.refuse(x),
         }
     }
-}
 
-/// How many locks the keys are spread over.
-const SHARDS: usize = 64;
-
-/// Requests in flight by key, over all workers. Outlives snapshots.
-pub struct InFlight {
-    shards: Box<[Mutex<HashMap<Arc<str>, usize, ahash::RandomState>>]>,
-    hasher: ahash::RandomState,
-}
-
-impl Default for InFlight {
-    fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: ahash::RandomState::new() }
+    fn resume(&self, x: &mut Exchange, _: Answer) -> Flow {
+        let at = x.slots.iter().position(|s| s.is::<Queued>());
+        let queued = at.and_then(|at| x.slots.swap_remove(at).downcast::<Queued>().ok());
+        let Some(place) = queued.and_then(|q| q.end()) else { return self.refuse(x) };
+        note(x, "concurrency", Verdict::Delayed, 100);
+        x.keep(place);
+        x.gives_up = true;
+        Flow::Next
     }
 }
 
-/// A place among those in flight. Kept in the exchange, so that it is given back whatever becomes of the request.
-pub struct Place {
-    key: Arc<str>,
-    of: Arc<InFlight>,
-}
-
-impl InFlight {
-    /// Takes a place, and says how many were taken before; only that, if `most` are taken.
-    fn enter(this: &Arc<Self>, key: &str, most: usize) -> Result<(Place, usize), usize> {
-        let mut counts = this.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = counts.get_key_value(key).map(|(k, n)| (Arc::clone(k), *n));
-        let (key, before) = taken.unwrap_or_else(|| (Arc::from(key), 0));
-        if before >= most {
-            return Err(before);
-        }
-        counts.insert(Arc::clone(&key), before + 1);
-        Ok((Place { key, of: Arc::clone(this) }, before))
-    }
-
-    fn shard(&self, key: &str) -> &Mutex<HashMap<Arc<str>, usize, ahash::RandomState>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
-    }
-
-    /// How many keys have requests in flight.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
-    }
-
-    /// Whether nothing is in flight.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.of.shard(&self.key).lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.key) {
-            Some(n) if *n > 1 => *n -= 1,
-            _ => {
-                counts.remove(&self.key);
-            }
-        }
+impl ConcurrencyLimiting {
+    fn refuse(&self, x: &mut Exchange) -> Flow {
+        note(x, "concurrency", Verdict::Refused, 100);
+        let reply = Reply::error(&x.request, x.request_id, self.error_code, &self.error_message);
+        Flow::Reply(reply.field(names::RETRY_AFTER, self.retry_after.clone()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use serde_json::json;
 
     use super::*;
@@ -260,36 +242,27 @@ mod tests {
     }
 
     #[test]
-    fn workers_together_never_exceed_the_limit() {
-        let all = Arc::new(InFlight::default());
-        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..2000 {
-                        if let Ok((place, _)) = InFlight::enter(&all, "k", 3) {
-                            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                            std::hint::spin_loop();
-                            now.fetch_sub(1, Ordering::SeqCst);
-                            drop(place);
-                        }
-                    }
-                });
-            }
-        });
-        assert!((1..=3).contains(&most.into_inner()));
-        assert!(all.is_empty());
-    }
-
-    #[test]
-    fn a_panic_gives_the_place_back() {
-        let all = Arc::new(InFlight::default());
-        let inside = Arc::clone(&all);
-        let result = std::thread::spawn(move || {
-            let _place = InFlight::enter(&inside, "k", 1).ok();
-            panic!("on purpose");
-        })
-        .join();
-        assert!(result.is_err() && all.is_empty());
+    fn a_request_may_wait_for_a_place() {
+        let policy = testing::policy::<ConcurrencyLimiting>(
+            &json!({"max": 1, "by": ["ip"], "delay": 50, "delay_waiters": 2}),
+        );
+        let (_, first) = enter(&policy, "GET /");
+        let wait = || {
+            let mut x = testing::exchange("GET /");
+            assert!(
+                matches!(policy.request(&mut x), Flow::Await(Effect::Landing(_, delay)) if delay.as_millis() == 50)
+            );
+            x
+        };
+        let (mut second, mut third) = (wait(), wait());
+        assert_eq!(enter(&policy, "GET /").0, 429, "two wait already");
+        drop(first);
+        assert!(matches!(policy.resume(&mut second, Answer::Landing), Flow::Next));
+        assert_eq!(second.limit_notes.first().map(|n| n.verdict), Some(Verdict::Delayed));
+        assert!(
+            matches!(policy.resume(&mut third, Answer::Landing), Flow::Reply(reply) if reply.status == 429)
+        );
+        drop((second, third));
+        assert!(policy.in_flight.is_empty());
     }
 }

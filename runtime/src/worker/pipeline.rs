@@ -285,6 +285,14 @@ async fn perform<B: BodySource>(
                 () = gone => return None,
             }
         }
+        Effect::Landing(landing, most) => {
+            let end = Box::pin(async move { landing.wait(most).await });
+            let gone = std::future::poll_fn(|cx| body.poll_gone(cx));
+            tokio::select! {
+                () = end => Answer::Landing,
+                () = gone => return None,
+            }
+        }
         Effect::Later(call, done) => {
             call::later(w, x, *call, done);
             Answer::Begun
