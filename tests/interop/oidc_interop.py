@@ -5,8 +5,6 @@ Needs PyJWT with cryptography; `GW_BIN` names the gateway.
 
 import base64
 import hashlib
-import http.client
-import http.cookies
 import http.server
 import json
 import secrets
@@ -18,6 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from browser import Browser
 from gateway import Cases, Gateway, free_port
 
 CONFIG = """
@@ -88,7 +87,7 @@ class Provider:
         return 302, [("Location", f"{args['redirect_uri']}?{back}")], b""
 
     def token(self, request, form):
-        basic = "Basic " + base64.b64encode(b"shop:s3cr+et").decode()
+        basic = "Basic " + base64.b64encode(b"shop:s3cr%20et").decode()
         if request.headers.get("Authorization") != basic or request.command != "POST":
             return answer(401, {"error": "invalid_client"})
         nonce = {}
@@ -139,40 +138,6 @@ def serve(handle):
     return server.server_address[1]
 
 
-class Browser:
-    """Keeps cookies of the gateway, and follows redirects when it is told to."""
-
-    def __init__(self, port):
-        self.port, self.cookies = port, {}
-
-    def get(self, url, accept="text/html", method="GET"):
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port or self.port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        headers = {"Accept": accept, "Cookie": "; ".join(f"{n}={v}" for n, v in (self.cookies | {"own": "1"}).items())}
-        target = parts.path + ("?" + parts.query if parts.query else "")
-        connection.request(method, target, headers=headers if port == self.port else {"Accept": accept})
-        response = connection.getresponse()
-        body = response.read()
-        connection.close()
-        for line in response.headers.get_all("Set-Cookie") or []:
-            for name, morsel in http.cookies.SimpleCookie(line).items():
-                assert morsel["httponly"] and morsel["samesite"] == "Lax" and morsel["path"] == "/", line
-                if morsel["max-age"] == "0":
-                    self.cookies.pop(name, None)
-                else:
-                    self.cookies[name] = morsel.value
-        return response.status, response.headers, body
-
-    def follow(self, url):
-        for _ in range(6):
-            status, headers, body = self.get(url)
-            if status != 302:
-                return status, headers, body
-            url = headers["Location"]
-        raise AssertionError("in circles")
-
-
 def main():
     cases, provider = Cases(), Provider()
     upstream = serve(lambda r, b: (200, [], json.dumps(dict(r.headers.items()) | {"path": r.path}).encode()))
@@ -186,13 +151,7 @@ def main():
         return url.replace(f"http://localhost:{port}", "")
 
     def login(browser, url="/app/page?x=1"):
-        """As `follow`, with the public address of the gateway taken for the real one."""
-        for _ in range(6):
-            status, headers, body = browser.get(local(url))
-            if status != 302:
-                return status, headers, body
-            url = headers["Location"]
-        raise AssertionError("in circles")
+        return browser.follow(url, local)
 
     cases.equal("a script is not sent to log in", browser.get("/app/api", accept="application/json")[0], 401)
     cases.equal("nor is a post", browser.get("/app/page", method="POST")[0], 401)

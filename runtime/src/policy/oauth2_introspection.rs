@@ -442,12 +442,12 @@ pub fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(pair))
 }
 
-/// Adds bytes as `application/x-www-form-urlencoded` writes them.
+/// Adds bytes as `application/x-www-form-urlencoded` reads them. A space is `%20`: servers that decode Basic credentials by
+/// the rules of URLs do not take `+` for one.
 pub fn form_encode(out: &mut String, bytes: &[u8]) {
     for b in bytes {
         match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => out.push(char::from(*b)),
-            b' ' => out.push('+'),
             b => {
                 let digit = |n: u8| char::from(b"0123456789ABCDEF"[usize::from(n)]);
                 out.extend(['%', digit(b >> 4), digit(b & 15)]);
