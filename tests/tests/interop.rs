@@ -8,13 +8,15 @@ use std::sync::OnceLock;
 use gw_tests::binary::{gw_binary, repository};
 
 /// What the scripts need from PyPI.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 8] = [
     "grpcio==1.85.3",
     "grpcio-tools==1.85.1",
     "websockets==17.4",
     "PyJWT[crypto]",
     "h2==4.3.0",
     "wsproto==1.2.0",
+    "Authlib==1.9.10",
+    "Flask==3.1.3",
 ];
 
 /// A Python with [`PACKAGES`], made once and kept below `target`.
@@ -23,7 +25,7 @@ fn python() -> &'static Path {
     PYTHON.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-python");
         let python = dir.join("bin/python");
-        let all = "import grpc, grpc_tools, websockets, jwt, cryptography, h2, wsproto";
+        let all = "import grpc, grpc_tools, websockets, jwt, cryptography, h2, wsproto, authlib, flask";
         let has_all = Command::new(&python).args(["-c", all]).output();
         if !has_all.is_ok_and(|o| o.status.success()) {
             must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir), "python3 -m venv");
@@ -105,4 +107,9 @@ fn servers_decide_about_callers() {
 #[test]
 fn browsers_log_in_at_an_openid_provider() {
     check("oidc_interop.py");
+}
+
+#[test]
+fn a_provider_of_another_make_is_understood() {
+    check("authlib_interop.py");
 }

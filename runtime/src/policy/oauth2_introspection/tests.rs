@@ -118,9 +118,9 @@ fn the_server_is_asked_as_it_wants_to_be_and_only_for_tokens() {
     let call = &asked[0];
     assert_eq!((call.method.as_str(), call.path.as_str()), ("POST", "/introspect"));
     assert_eq!(call.body, "token=a%2B%2F%3D%7E&token_type_hint=access_token".as_bytes());
-    assert_eq!(call.fields.text(&names::AUTHORIZATION), Some("Basic Z3crbWU6YSUzQWI="));
+    assert_eq!(call.fields.text(&names::AUTHORIZATION), Some("Basic Z3clMjBtZTphJTNBYg=="));
     let (_, asked) = ask(json!({"client_auth": "post"}), REQUEST);
-    assert_eq!(asked[0].body, "token=opaque-1&client_id=gw+me&client_secret=a%3Ab".as_bytes());
+    assert_eq!(asked[0].body, "token=opaque-1&client_id=gw%20me&client_secret=a%3Ab".as_bytes());
     assert!(!asked[0].fields.contains(&names::AUTHORIZATION));
 
     let malformed = "401 WWW-Authenticate: Bearer error=\"invalid_request\"";
