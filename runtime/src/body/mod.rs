@@ -1,11 +1,10 @@
-//! Bodies as documents: JSON and XML read strictly and within bounds, and written; and their codings. Knows nothing of messages or policies.
+//! Bodies as documents: XML read strictly and within bounds, and written; what is wrong with a document; codings. JSON has a
+//! module of its own. Knows nothing of messages or policies.
 //!
 //! Both readers are gw's own, because what a gateway lets through must be what any reader behind it will take the same
 //! way: common parsers accept repeated names and attributes, round numbers, or leave well-formedness to their callers.
 
 pub mod coding;
-pub mod json;
-pub mod json_tree;
 pub mod xml;
 pub mod xml_chars;
 pub mod xml_write;

@@ -3,14 +3,16 @@
 //! A gateway that reads `12345678901234567890` or `1.10` and writes something else has changed a price. So numbers are
 //! text here. A name that stands twice in an object is refused, because two readers may take another of the values.
 
-mod parse;
 mod pointer;
+mod reader;
+mod tree;
 mod write;
 
 use indexmap::IndexMap;
 
-pub use parse::{Error, parse};
 pub use pointer::Pointer;
+pub use reader::{Event, Limits, Reader, check, number_length};
+pub use tree::parse;
 
 /// The members of an object, in order of appearance.
 pub type Members = IndexMap<String, Json, ahash::RandomState>;
@@ -58,6 +60,11 @@ impl Json {
             Self::Text(text) => Some(text),
             Self::Null | Self::List(_) | Self::Object(_) => None,
         }
+    }
+
+    /// An object of one member.
+    pub fn one(name: String, value: Self) -> Self {
+        Self::Object(Members::from_iter([(name, value)]))
     }
 
     /// The document as bytes.

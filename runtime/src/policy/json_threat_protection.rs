@@ -1,9 +1,9 @@
 //! `json-threat-protection`: JSON bodies have bounded depth, counts and lengths.
 
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media};
-use crate::body::json::{Limits, check};
 use crate::body::{Fault, Kind as FaultKind};
 use crate::exchange::Exchange;
+use crate::json::{Limits, check};
 use crate::message::names;
 use crate::model::schema::{Field, Kind, Record, STR};
 use crate::telemetry::Why;

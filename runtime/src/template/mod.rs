@@ -286,7 +286,11 @@ mod tests {
 
     #[test]
     fn documents_are_looked_into() {
-        let json = crate::json::parse(br#"{"n":1.50,"s":"x","l":[1,"b",[2]],"o":{"p":null}}"#, 8).unwrap();
+        let json = crate::json::parse(
+            br#"{"n":1.50,"s":"x","l":[1,"b",[2]],"o":{"p":null}}"#,
+            &crate::json::Limits::default(),
+        )
+        .unwrap();
         let lookup = Documents(json);
         for (text, want) in [
             ("$(parts.a.n)", "1.50"),

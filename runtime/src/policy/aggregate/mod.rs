@@ -53,7 +53,7 @@ impl Aggregate {
 
     fn begin(&self, x: &mut Exchange) -> Flow {
         let body = match (self.plan.reads_body, x.body.as_ref().filter(|b| !b.is_empty())) {
-            (true, Some(body)) => match json::parse(body, self.plan.max_depth) {
+            (true, Some(body)) => match json::parse(body, &json::Limits::of_depth(self.plan.max_depth)) {
                 Ok(json) => Some(json),
                 Err(error) => {
                     let message = format!("the body is no JSON: {error}");

@@ -274,7 +274,7 @@ fn read(body: &Bytes, max_depth: usize) -> Result<Json, Why> {
     if body.is_empty() {
         return Ok(Json::Null);
     }
-    json::parse(body, max_depth).map_err(|e| Why::NotJson(e.to_string()))
+    json::parse(body, &json::Limits::of_depth(max_depth)).map_err(|e| Why::NotJson(e.to_string()))
 }
 
 impl Series for Run {

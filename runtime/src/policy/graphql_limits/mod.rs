@@ -11,8 +11,8 @@ use parse::{Kind as Operates, parse};
 
 use super::validation::body_value;
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
-use crate::body::json::Limits;
 use crate::exchange::Exchange;
+use crate::json::Limits;
 use crate::message::{FieldName, names};
 use crate::model::schema::{Field, Kind, Record, TEXT, Val};
 use crate::telemetry::Why;

@@ -140,8 +140,8 @@ impl<'a> Parser<'a> {
                 (Token::Name(&rest[..n]), n)
             }
             Some(b'-' | b'0'..=b'9') => {
-                let n = crate::body::json::number_length(rest.as_bytes())
-                    .map_err(|_| self.bad("malformed number"))?;
+                let n =
+                    crate::json::number_length(rest.as_bytes()).map_err(|_| self.bad("malformed number"))?;
                 let text = &rest[..n];
                 let whole = !text.contains(['.', 'e', 'E']);
                 (if whole { Token::Int(text) } else { Token::Float }, n)

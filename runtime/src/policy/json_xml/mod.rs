@@ -9,11 +9,11 @@ use convention::{Convention, PRESETS};
 use super::representation::list;
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply, media, representation};
 use crate::body::coding::{Bounds, Coding, decode_all};
-use crate::body::json_tree::Json;
 use crate::body::xml_chars::is_name;
-use crate::body::{Fault, Kind as FaultKind, json, xml, xml_write};
+use crate::body::{Fault, Kind as FaultKind, xml, xml_write};
 use crate::diag::codes;
 use crate::exchange::Exchange;
+use crate::json;
 use crate::message::{FieldName, Fields, Version, names};
 use crate::model::schema::{Field, Kind, Record, TEXT};
 use crate::telemetry::Why;
@@ -393,12 +393,12 @@ impl JsonXml {
     fn convert(&self, from: Format, body: &[u8]) -> Result<Vec<u8>, Fault> {
         match from {
             Format::Json => {
-                let json = Json::parse(body, &self.json)?;
+                let json = json::parse(body, &self.json)?;
                 Ok(xml_write::document(&to_xml::convert(&json, &self.convention)?).into_bytes())
             }
             Format::Xml => {
                 let root = xml::parse(body, &self.xml)?;
-                Ok(to_json::convert(&root, &self.convention)?.write().into_bytes())
+                Ok(to_json::convert(&root, &self.convention)?.to_vec())
             }
         }
     }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::json::Json;
 use crate::policy::testing::{check, check_proxied, policy, refuses};
 
 type P = JsonXml;
@@ -210,9 +211,9 @@ impl Random {
     fn value(&mut self, depth: usize, in_array: bool) -> Json {
         match self.below(if depth == 0 { 2 } else { 5 }) {
             0 => Json::Null,
-            1 => Json::String(self.text()),
+            1 => Json::Text(self.text()),
             2 if !in_array => {
-                Json::Array((0..2 + self.below(3)).map(|_| self.value(depth - 1, true)).collect())
+                Json::List((0..2 + self.below(3)).map(|_| self.value(depth - 1, true)).collect())
             }
             _ => {
                 let mut members = Vec::new();
@@ -220,9 +221,9 @@ impl Random {
                     members.push((format!("n{i}"), self.value(depth - 1, false)));
                 }
                 if self.below(2) == 0 {
-                    members.insert(0, ("@x".to_owned(), Json::String(self.text())));
+                    members.insert(0, ("@x".to_owned(), Json::Text(self.text())));
                 }
-                Json::Object(members)
+                Json::Object(members.into_iter().collect())
             }
         }
     }
@@ -234,10 +235,10 @@ fn there_and_back_again_nothing_is_lost() {
     let mut random = Random(0x1234_5678_9abc_def1);
     for _ in 0..3_000 {
         let mut value = random.value(4, true);
-        if matches!(value, Json::Array(_)) {
+        if matches!(value, Json::List(_)) {
             value = Json::Null;
         }
-        let json = Json::Object(vec![("root".to_owned(), value)]).write();
+        let json = Json::one("root".to_owned(), value).to_string();
         let xml = p.convert(Format::Json, json.as_bytes()).unwrap_or_else(|e| panic!("{json}: {e}"));
         let back = p.convert(Format::Xml, &xml).unwrap_or_else(|e| panic!("{json}: {e}"));
         assert_eq!(String::from_utf8_lossy(&back), json);

@@ -2,9 +2,8 @@
 
 use super::convention::{Attributes, Convention, Namespaces};
 use crate::body::Fault;
-use crate::body::json::number_length;
-use crate::body::json_tree::Json;
 use crate::body::xml::{Element, Node};
+use crate::json::{self, Json, number_length};
 
 /// A document as JSON.
 ///
@@ -17,8 +16,8 @@ pub fn convert(root: &Element, convention: &Convention) -> Result<Json, Fault> {
         return Ok(value);
     }
     let name = writer.name(&root.name).to_owned();
-    let value = if convention.is_array(&[&name]) { Json::Array(vec![value]) } else { value };
-    Ok(Json::Object(vec![(name, value)]))
+    let value = if convention.is_array(&[&name]) { Json::List(vec![value]) } else { value };
+    Ok(Json::one(name, value))
 }
 
 struct Writer<'a> {
@@ -94,12 +93,12 @@ impl<'a> Writer<'a> {
             }
         }
         if self.convention.namespaces == Namespaces::InForce {
-            let mut in_force: Vec<(String, Json)> = Vec::new();
+            let mut in_force: json::Members = json::Members::default();
             for (i, (prefix, uri)) in self.scope.iter().enumerate() {
                 let declared_anew = self.scope[i + 1..].iter().any(|(p, _)| p == prefix);
                 if !declared_anew && !uri.is_empty() {
                     let name = if prefix.is_empty() { "$" } else { prefix };
-                    in_force.push((name.to_owned(), Json::String((*uri).to_owned())));
+                    in_force.insert(name.to_owned(), Json::Text((*uri).to_owned()));
                 }
             }
             if !in_force.is_empty() {
@@ -133,22 +132,22 @@ impl<'a> Writer<'a> {
         let mut items = Vec::new();
         for child in &element.children {
             items.push(match child {
-                Node::Text(text) => Json::String(text.clone()),
+                Node::Text(text) => Json::Text(text.clone()),
                 Node::Element(child) => {
                     let value = self.element(child)?;
-                    Json::Object(vec![(self.name(&child.name).to_owned(), value)])
+                    Json::one(self.name(&child.name).to_owned(), value)
                 }
             });
         }
-        members.push(name, Json::Array(items), false);
+        members.push(name, Json::List(items), false);
         Ok(Json::Object(members.entries))
     }
 
     fn text(&self, text: &str) -> Json {
         match text {
             "true" | "false" if self.convention.infer => Json::Bool(text == "true"),
-            _ if self.convention.infer && is_plain_number(text) => Json::Number(text.to_owned()),
-            _ => Json::String(text.to_owned()),
+            _ if self.convention.infer && is_plain_number(text) => Json::Number(text.into()),
+            _ => Json::Text(text.to_owned()),
         }
     }
 }
@@ -166,29 +165,27 @@ fn is_plain_number(text: &str) -> bool {
 /// The members of an object; a second value of a name makes an array.
 #[derive(Default)]
 struct Members {
-    entries: Vec<(String, Json)>,
-    /// Where a name stands, and whether its value is an array that was made here.
-    index: ahash::AHashMap<String, (usize, bool)>,
+    entries: json::Members,
+    /// Names whose value is a list that was made here.
+    made: ahash::AHashSet<String>,
 }
 
 impl Members {
     fn push(&mut self, name: &str, value: Json, always: bool) {
-        match self.index.get_mut(name) {
-            None => {
-                self.index.insert(name.to_owned(), (self.entries.len(), always));
-                let value = if always { Json::Array(vec![value]) } else { value };
-                self.entries.push((name.to_owned(), value));
+        let Some(present) = self.entries.get_mut(name) else {
+            let value = if always { Json::List(vec![value]) } else { value };
+            self.entries.insert(name.to_owned(), value);
+            if always {
+                self.made.insert(name.to_owned());
             }
-            Some((at, made)) => {
-                let slot = &mut self.entries[*at].1;
-                match slot {
-                    Json::Array(items) if *made => items.push(value),
-                    first => {
-                        let first_value = std::mem::replace(first, Json::Null);
-                        *first = Json::Array(vec![first_value, value]);
-                        *made = true;
-                    }
-                }
+            return;
+        };
+        match present {
+            Json::List(items) if self.made.contains(name) => items.push(value),
+            first => {
+                let first_value = std::mem::take(first);
+                *first = Json::List(vec![first_value, value]);
+                self.made.insert(name.to_owned());
             }
         }
     }

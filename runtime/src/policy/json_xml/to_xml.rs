@@ -2,9 +2,9 @@
 
 use super::convention::Convention;
 use crate::body::Fault;
-use crate::body::json_tree::Json;
 use crate::body::xml::{Element, Node};
 use crate::body::xml_chars::{in_name, is_char, split_name, starts_name};
+use crate::json::Json;
 
 /// A document as XML; gives back the root.
 ///
@@ -13,13 +13,15 @@ use crate::body::xml_chars::{in_name, is_char, split_name, starts_name};
 pub fn convert(json: &Json, convention: &Convention) -> Result<Element, Fault> {
     let mut writer = Writer { c: convention, path: String::new(), prefixes: Vec::new() };
     match json {
-        Json::Array(items) => {
+        Json::List(items) => {
             let mut root = Element { name: convention.array.clone(), ..Element::default() };
             writer.items(&mut root, &convention.item, items)?;
             Ok(root)
         }
-        Json::Object(members) => match &members[..] {
-            [(name, value)] if convention.keep_root && writer.is_root(name, value) => {
+        Json::Object(members) => match members.first() {
+            Some((name, value))
+                if members.len() == 1 && convention.keep_root && writer.is_root(name, value) =>
+            {
                 writer.at(name, |w| w.element(name, value))
             }
             _ => writer.element(&convention.root, json),
@@ -56,7 +58,7 @@ impl Writer<'_> {
 
     /// Whether the only member of the document can be its root element.
     fn is_root(&self, name: &str, value: &Json) -> bool {
-        !matches!(value, Json::Array(_)) && !self.is_special(name)
+        !matches!(value, Json::List(_)) && !self.is_special(name)
     }
 
     fn is_special(&self, name: &str) -> bool {
@@ -81,14 +83,14 @@ impl Writer<'_> {
                     self.at(name, |w| w.member(&mut element, name, value))?;
                 }
             }
-            Json::Array(items) => {
+            Json::List(items) => {
                 element.name = self.name(name)?;
                 let item = self.c.item.clone();
                 self.items(&mut element, &item, items)?;
             }
             scalar => {
                 element.name = self.name(name)?;
-                self.push_text(&mut element, scalar.scalar().unwrap_or_default())?;
+                self.push_text(&mut element, text_of(scalar).unwrap_or_default())?;
             }
         }
         self.prefixes.truncate(outside);
@@ -126,7 +128,7 @@ impl Writer<'_> {
     }
 
     fn declare(&mut self, element: &mut Element, prefix: &str, uri: &Json) -> Result<(), Fault> {
-        let uri = uri.scalar().ok_or_else(|| self.fault("a namespace must be a string"))?;
+        let uri = text_of(uri).ok_or_else(|| self.fault("a namespace must be a string"))?;
         let in_force = self.prefixes.iter().rev().find(|(p, _)| p == prefix).map_or("", |(_, u)| u.as_str());
         if in_force == uri {
             return Ok(());
@@ -151,7 +153,7 @@ impl Writer<'_> {
 
     fn member(&mut self, element: &mut Element, name: &str, value: &Json) -> Result<(), Fault> {
         if Some(name) == self.c.text {
-            let text = value.scalar().ok_or_else(|| self.fault("an element's text must be a scalar"))?;
+            let text = text_of(value).ok_or_else(|| self.fault("an element's text must be a scalar"))?;
             return self.push_text(element, text);
         }
         if self.c.namespace_block.is_some_and(|(block, _)| block == name) {
@@ -171,7 +173,7 @@ impl Writer<'_> {
             let declares = attribute == "xmlns" || attribute.starts_with("xmlns:");
             return if declares { Ok(()) } else { self.attribute(element, attribute, value) };
         }
-        if let Json::Array(items) = value {
+        if let Json::List(items) = value {
             return self.items(element, name, items);
         }
         let child = self.element(name, value)?;
@@ -180,7 +182,7 @@ impl Writer<'_> {
     }
 
     fn attribute(&mut self, element: &mut Element, name: &str, value: &Json) -> Result<(), Fault> {
-        let text = value.scalar().ok_or_else(|| self.fault("an attribute must be a scalar"))?;
+        let text = text_of(value).ok_or_else(|| self.fault("an attribute must be a scalar"))?;
         let name = self.name(name)?;
         self.chars(text)?;
         if element.attributes.len() >= ATTRIBUTES {
@@ -206,16 +208,17 @@ impl Writer<'_> {
 
     /// Texts and elements in the order of a list.
     fn mixed(&mut self, element: &mut Element, value: &Json) -> Result<(), Fault> {
-        let Json::Array(items) = value else { return Err(self.fault("mixed content must be an array")) };
+        let Json::List(items) = value else { return Err(self.fault("mixed content must be an array")) };
         for (i, item) in items.iter().enumerate() {
             self.at(&i.to_string(), |w| match item {
                 Json::Object(members) if members.len() == 1 => {
-                    let (name, value) = &members[0];
-                    let child = w.at(name, |w| w.element(name, value))?;
-                    element.children.push(Node::Element(child));
-                    Ok(())
+                    members.iter().try_for_each(|(name, value)| {
+                        let child = w.at(name, |w| w.element(name, value))?;
+                        element.children.push(Node::Element(child));
+                        Ok(())
+                    })
                 }
-                _ => match item.scalar() {
+                _ => match text_of(item) {
                     Some(text) => w.push_text(element, text),
                     None => Err(w.fault("mixed content is texts, and objects of one member")),
                 },
@@ -262,5 +265,13 @@ impl Writer<'_> {
         }
         out.extend(name.chars().map(|c| if in_name(c) { c } else { '_' }));
         Ok(out)
+    }
+}
+
+/// The value as text, if it is no list or object: null is empty.
+fn text_of(value: &Json) -> Option<&str> {
+    match value {
+        Json::Null => Some(""),
+        value => value.scalar(),
     }
 }

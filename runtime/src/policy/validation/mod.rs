@@ -128,9 +128,9 @@ fn describe(f: &Finding) -> String {
 ///
 /// # Errors
 /// It is malformed, or nested too deeply; a finding says where.
-pub fn body_value(body: &[u8], limits: &crate::body::json::Limits) -> Result<Value, Finding> {
+pub fn body_value(body: &[u8], limits: &crate::json::Limits) -> Result<Value, Finding> {
     let finding = |detail: String| Finding { part: "body", name: None, pointer: String::new(), detail };
-    crate::body::json::check(body, limits).map_err(|fault| finding(fault.to_string()))?;
+    crate::json::check(body, limits).map_err(|fault| finding(fault.to_string()))?;
     serde_json::from_slice(body).map_err(|e| finding(e.to_string()))
 }
 

@@ -134,7 +134,7 @@ impl Shape {
     /// A text as the value that the schema may mean.
     fn scalar(&self, text: &str) -> Value {
         if self.is("integer") || self.is("number") {
-            let exact = crate::body::json::number_length(text.as_bytes()) == Ok(text.len());
+            let exact = crate::json::number_length(text.as_bytes()) == Ok(text.len());
             if let Some(number) = exact.then(|| text.parse::<Number>().ok()).flatten() {
                 return Value::Number(number);
             }
@@ -327,7 +327,7 @@ impl Parameter {
 }
 
 fn json(text: &str) -> Result<Value, &'static str> {
-    super::body_value(text.as_bytes(), &crate::body::json::Limits::default()).map_err(|_| "is no JSON")
+    super::body_value(text.as_bytes(), &crate::json::Limits::default()).map_err(|_| "is no JSON")
 }
 
 /// Splits at any of the separators.

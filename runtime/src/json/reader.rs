@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ahash::AHashSet;
 
-use super::{Fault, Kind, utf8};
+use crate::body::{Fault, Kind, utf8};
 
 /// Bounds on a document. Each is the most that is allowed.
 #[derive(Debug, Clone)]
@@ -23,6 +23,13 @@ pub struct Limits {
     pub string: usize,
     /// Whether an object may have a name twice.
     pub duplicates: bool,
+}
+
+impl Limits {
+    /// Nothing but depth is bounded: for bodies whose bytes are.
+    pub fn of_depth(depth: usize) -> Self {
+        Self { depth, values: usize::MAX, ..Self::default() }
+    }
 }
 
 impl Default for Limits {
