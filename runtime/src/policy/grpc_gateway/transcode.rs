@@ -10,7 +10,7 @@ use prost_reflect::{
 use serde_json::Value as Json;
 
 use super::rules;
-use crate::body::json::{self, Limits};
+use crate::json::{self, Limits};
 
 /// How messages are written and read.
 #[derive(Debug, Clone)]
