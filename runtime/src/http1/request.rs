@@ -123,7 +123,11 @@ fn request_line(
         }
         _ => return Err(Reject::bad("the HTTP version is malformed")),
     };
-    push_ascii(&mut head.method, method);
+    match method {
+        b"GET" => head.method.push_str("GET"),
+        b"POST" => head.method.push_str("POST"),
+        _ => push_ascii(&mut head.method, method),
+    }
     if target.len() > limits.uri {
         return Err(Reject { status: 414, reason: "the request target is too long" });
     }

@@ -142,6 +142,11 @@ pub struct NumberText {
 impl NumberText {
     /// A number as Kong prints it: whole without a point, else with up to 14 digits; `floor` cuts the fraction off.
     pub fn text(&mut self, number: f64, floor: bool) -> &[u8] {
+        // Nearly always it is whole, and then there is nothing to round.
+        let whole = number as i64;
+        if whole as f64 == number && whole.unsigned_abs() < 1_000_000_000_000_000 {
+            return self.digits.format(whole).as_bytes();
+        }
         // Rounding errors must not show 3 where 4 are left.
         let number = if floor { (number + 1e-9).floor() } else { number };
         if number.fract() == 0.0 && number.abs() < 1e15 {

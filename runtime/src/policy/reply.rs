@@ -159,8 +159,10 @@ impl Reply {
 
     /// Writes status-independent fields: type and extras. Length and connection are the codec's.
     pub fn write_fields(&self, fields: &mut Fields) {
-        if let Some(t) = &self.content_type {
-            fields.append(&names::CONTENT_TYPE, t.as_bytes());
+        match &self.content_type {
+            Some(Cow::Borrowed(t)) => fields.put(&names::CONTENT_TYPE, t),
+            Some(Cow::Owned(t)) => fields.append(&names::CONTENT_TYPE, t),
+            None => {}
         }
         for (name, value) in &self.fields {
             fields.append(name, value);

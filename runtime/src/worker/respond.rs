@@ -1,5 +1,6 @@
 //! What is the same about a response on every protocol: Kong's fields, the policies' last word, the log line.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use super::context::Worker;
 use super::{pipeline, proxy_status};
 use crate::clock;
 use crate::exchange::Exchange;
-use crate::message::{FieldName, names};
+use crate::message::{FieldName, Fields, names};
 use crate::policy::problem;
 use crate::policy::{Reply, filter};
 
@@ -29,7 +30,8 @@ fn push_ms(x: &mut Exchange, which: usize, took: Duration) {
 
 fn push_request_id(x: &mut Exchange) {
     let hex = x.request_id.hex();
-    x.response.fields.set(&names::X_KONG_REQUEST_ID, hex);
+    x.response.fields.remove(&names::X_KONG_REQUEST_ID);
+    x.response.fields.put(&names::X_KONG_REQUEST_ID, hex);
 }
 
 /// Finishes the head of an upstream's answer: gateway fields, then the policies.
@@ -97,11 +99,10 @@ fn local_head(x: &mut Exchange, mut reply: Reply) -> Bytes {
     x.response.fields.clear();
     // An answer that was kept has those of its maker.
     let has = |name: &FieldName| reply.fields.iter().any(|(n, _)| n == name);
-    if !has(&names::DATE) {
-        push_date(x);
-    }
-    if !has(&names::SERVER) {
-        x.response.fields.put(&names::SERVER, concat!("gw/", env!("CARGO_PKG_VERSION")));
+    match (has(&names::DATE), has(&names::SERVER)) {
+        (false, server) => push_date(x, !server),
+        (true, false) => x.response.fields.put(&names::SERVER, SERVER),
+        (true, true) => {}
     }
     reply.write_fields(&mut x.response.fields);
     if x.snapshot.gateway.proxy_status {
@@ -115,19 +116,25 @@ fn local_head(x: &mut Exchange, mut reply: Reply) -> Bytes {
     reply.body
 }
 
-/// `Date`, made once a second.
-fn push_date(x: &mut Exchange) {
-    use std::cell::RefCell;
+/// What the gateway calls itself.
+const SERVER: &str = concat!("gw/", env!("CARGO_PKG_VERSION"));
+
+/// `Date`, made once a second, and `Server` after it, which hardly any answer is without.
+fn push_date(x: &mut Exchange, with_server: bool) {
     thread_local! {
-        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+        static MADE: RefCell<(u64, Fields, Fields)> = RefCell::default();
     }
     let second = x.now.unix_ms / 1000;
-    DATE.with_borrow_mut(|(at, text)| {
-        if *at != second {
+    MADE.with_borrow_mut(|(at, date, both)| {
+        if *at != second || date.is_empty() {
             *at = second;
-            *text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(second));
+            date.clear();
+            let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(second));
+            date.put(&names::DATE, text);
+            both.clone_from(date);
+            both.put(&names::SERVER, SERVER);
         }
-        x.response.fields.put(&names::DATE, text.as_str());
+        x.response.fields.extend(if with_server { both } else { date });
     });
 }
 
