@@ -72,7 +72,7 @@ fn main() {
             let specs: Vec<_> =
                 (0..size).map(|i| RouteSpec { index: i as u32, id: id(i), ..spec(i) }).collect();
             let start = Instant::now();
-            let (router, errors) = Router::new(&specs, Options::default());
+            let (router, errors) = Router::new(specs, Options::default());
             let build = start.elapsed();
             assert!(errors.is_empty());
 

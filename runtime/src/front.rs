@@ -5,6 +5,7 @@
 
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::diag::{self, Diagnostic, Diags, Severity, codes};
 use crate::env::{self, Env, Files};
@@ -17,12 +18,12 @@ use crate::yaml::{self, Budget};
 pub struct Input {
     /// As the user gave it, for diagnostics.
     pub name: String,
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 impl Input {
     /// A text that is already here.
-    pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
+    pub fn text(name: impl Into<String>, text: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), text: text.into() }
     }
 
@@ -35,7 +36,7 @@ impl Input {
         } else {
             std::fs::read_to_string(path)?
         };
-        Ok(Self { name: path.display().to_string(), text })
+        Ok(Self { name: path.display().to_string(), text: text.into() })
     }
 }
 
@@ -51,7 +52,7 @@ pub struct LoadOptions {
 
 /// Reads all inputs into one model; a later file adds to the earlier ones. Findings are in order of place.
 pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOptions) -> (Model, Diags) {
-    let files: Vec<FileId> = inputs.iter().map(|i| sources.add(&i.name, &i.text)).collect();
+    let files: Vec<FileId> = inputs.iter().map(|i| sources.add(&i.name, Arc::clone(&i.text))).collect();
     let sources = &*sources;
     let (mut model, mut diags) = (Model::default(), Diags::new());
     model.files = Files::new(env, options.allow_missing_files);

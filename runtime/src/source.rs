@@ -3,6 +3,8 @@
 //! Knows nothing of YAML or of diagnostics; offsets are bytes, lines and columns start at 1 and a column
 //! counts characters.
 
+use std::sync::Arc;
+
 /// A file of one run, as an index into [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct FileId(pub u32);
@@ -53,7 +55,7 @@ impl<T> std::ops::Deref for Spanned<T> {
 #[derive(Debug)]
 pub struct SourceFile {
     pub name: String,
-    pub text: String,
+    pub text: Arc<str>,
     line_starts: Vec<u32>,
 }
 
@@ -72,7 +74,7 @@ pub struct Sources {
 
 impl Sources {
     /// Adds a file and returns its id.
-    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> FileId {
         let text = text.into();
         let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|i| i as u32 + 1);
         let line_starts = std::iter::once(0).chain(starts).collect();

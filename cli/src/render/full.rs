@@ -117,7 +117,7 @@ struct Excerpt {
 impl Excerpt {
     fn new(report: &Report<'_>, file: FileId, window: Range<usize>) -> Self {
         let source = report.sources.file(file);
-        let text = source.text.as_str();
+        let text = &*source.text;
         let mut start = text[..window.start].rfind('\n').map_or(0, |i| i + 1);
         let mut end = text[window.end..].find('\n').map_or(text.len(), |i| window.end + i);
         for _ in 0..CONTEXT {

@@ -37,13 +37,9 @@ pub fn build(
     diags: &mut Diags,
 ) -> (Router, Box<[Route]>) {
     let interned = shared.get::<Interned>();
-    let mut specs = Vec::with_capacity(model.routes.len());
     let mut routes = Vec::with_capacity(model.routes.len());
     for (i, r) in model.routes.iter().enumerate() {
-        let service = model.links().route_service.get(i).copied().flatten();
-        if service.is_none_or(|s| model.services[s].enabled) {
-            specs.push(spec(i, r));
-        }
+        let service = service_of(model, i);
         let (chain, class_chains) = chains.of_route[i].clone();
         routes.push(Route {
             id: r.id.clone(),
@@ -65,7 +61,9 @@ pub fn build(
         flavor: model.gateway.router_flavor,
         documented_order: model.gateway.router_order_documented,
     };
-    let (router, errors) = Router::new(&specs, options);
+    let served = |i: usize| service_of(model, i).is_none_or(|s| model.services[s].enabled);
+    let written = model.routes.iter().enumerate().filter(|(i, _)| served(*i));
+    let (router, errors) = Router::new(written.map(|(i, r)| spec(i, r)), options);
     for e in errors {
         let span = place(&model.routes[e.route as usize], &e);
         let diagnostic = Diagnostic::new(&codes::INVALID_VALUE, span, e.message);
@@ -75,6 +73,10 @@ pub fn build(
         });
     }
     (router, routes.into())
+}
+
+fn service_of(model: &Checked<Model>, route: usize) -> Option<usize> {
+    model.links().route_service.get(route).copied().flatten()
 }
 
 /// Where the text stands that the router could not use.

@@ -1,5 +1,7 @@
 //! The tree of one file becomes part of the model: sections of the top level, nesting, references.
 
+use std::sync::Arc;
+
 use super::entities::{
     self, certificate, consumer, consumer_group, credential, oauth2_token, other, plugin, route, service,
     upstream,
@@ -24,6 +26,8 @@ pub struct Lower<'s, 'd, 'm> {
     /// `_plugin_configs`, which plugins refer to with `_config`.
     pub(super) plugin_configs: Option<Node<'s>>,
     gateway: Option<Span>,
+    /// The default ones, of the first route that gives none.
+    protocols: Arc<[Spanned<String>]>,
 }
 
 /// What an entity is nested in: the index in the parent's vector of the model.
@@ -94,7 +98,16 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         gateway: Option<Span>,
     ) -> Self {
         let reader = Reader::new(sources, diags);
-        Self { reader, model, options, migrates: false, hashed: false, plugin_configs: None, gateway }
+        Self {
+            reader,
+            model,
+            options,
+            migrates: false,
+            hashed: false,
+            plugin_configs: None,
+            gateway,
+            protocols: Arc::default(),
+        }
     }
 
     /// Where `gateway` was declared, by now.
@@ -270,6 +283,22 @@ impl<'s, 'd, 'm> Lower<'s, 'd, 'm> {
         for (key, node) in children {
             self.list(key, node, parent, node.head());
         }
+    }
+
+    /// The protocols of a route that are not `given` are the same for all, and so is their place, as nothing is said
+    /// of it.
+    pub(super) fn shared_protocols(
+        &mut self,
+        protocols: Vec<Spanned<String>>,
+        given: bool,
+    ) -> Arc<[Spanned<String>]> {
+        if given {
+            return protocols.into();
+        }
+        if self.protocols.is_empty() {
+            self.protocols = protocols.into();
+        }
+        Arc::clone(&self.protocols)
     }
 
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {

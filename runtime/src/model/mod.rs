@@ -18,6 +18,7 @@ pub mod schema;
 pub use gateway::Gateway;
 pub use lower::{LISTS, Lower};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use schema::{Record, Val};
 
@@ -107,7 +108,8 @@ pub struct Route {
     pub id: String,
     pub name: Option<Spanned<String>>,
     pub service: Option<Ref>,
-    pub protocols: Vec<Spanned<String>>,
+    /// Shared by all that do not give any.
+    pub protocols: Arc<[Spanned<String>]>,
     pub methods: Vec<Spanned<String>>,
     pub hosts: Vec<Spanned<String>>,
     /// As written: `/prefix` or `~/regex`.

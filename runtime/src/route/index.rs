@@ -6,8 +6,6 @@
 //! ([`table`](super::table)); a request asks it for each host pattern that fits and each length that prefixes of that
 //! pattern have, the longest first, and stops where nothing shorter can come first in order of rank.
 
-use std::borrow::Cow;
-
 use ahash::AHashMap;
 use regex::Regex;
 
@@ -152,8 +150,8 @@ pub(super) struct Hit<'a> {
 
 impl Index {
     /// Lays out virtual routes, which are in order of rank.
-    pub(super) fn new(virtuals: Vec<VirtualRoute<'_>>, parts: Parts) -> Self {
-        let mut known: AHashMap<(u32, Cow<'_, str>), u32> = AHashMap::with_capacity(virtuals.len());
+    pub(super) fn new(virtuals: Vec<VirtualRoute>, parts: Parts) -> Self {
+        let mut known: AHashMap<(u32, Box<str>), u32> = AHashMap::with_capacity(virtuals.len());
         let mut hosts = Hosts::default();
         let mut placed: Vec<(u32, Entry)> = Vec::with_capacity(virtuals.len());
         let mut next_rank = 0;
@@ -189,9 +187,9 @@ impl Index {
     }
 
     /// Makes the two tables.
-    fn fill(&mut self, known: AHashMap<(u32, Cow<'_, str>), u32>, lists: Vec<Option<List>>, hosts: Hosts) {
+    fn fill(&mut self, known: AHashMap<(u32, Box<str>), u32>, lists: Vec<Option<List>>, hosts: Hosts) {
         // Every list has an entry.
-        let mut items: Vec<(u32, Cow<'_, str>, List)> = known
+        let mut items: Vec<(u32, Box<str>, List)> = known
             .into_iter()
             .filter_map(|((bucket, text), list)| Some((bucket, text, lists[list as usize]?)))
             .collect();

@@ -118,10 +118,10 @@ pub struct Router {
 
 impl Router {
     /// Compiles the routes; those that cannot be compiled are left out and reported.
-    pub fn new(routes: &[RouteSpec], options: Options) -> (Self, Vec<RouteError>) {
+    pub fn new(routes: impl IntoIterator<Item = RouteSpec>, options: Options) -> (Self, Vec<RouteError>) {
         let mut errors = Vec::new();
         let mut parts = index::Parts::default();
-        let virtuals = virtual_routes::compile(routes, options, &mut parts, &mut errors);
+        let virtuals = virtual_routes::compile(routes.into_iter(), options, &mut parts, &mut errors);
         (Self { index: index::Index::new(virtuals, parts) }, errors)
     }
 

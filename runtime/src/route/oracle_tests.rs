@@ -186,7 +186,7 @@ fn the_index_finds_what_reading_every_route_finds() {
     for _ in 0..60 {
         let specs: Vec<_> = (0..=random.below(30)).map(|i| random_route(&mut random, i)).collect();
         let options = options[random.below(3)];
-        let (router, errors) = Router::new(&specs, options);
+        let (router, errors) = Router::new(specs.clone(), options);
         assert_eq!(errors, [], "seed {seed}");
         for _ in 0..60 {
             let mut fields = Fields::default();

@@ -72,7 +72,7 @@ fn specs(routes: &[R]) -> Vec<RouteSpec> {
 }
 
 fn find(routes: &[R], options: Options, request: &Request) -> Option<Match> {
-    let (router, errors) = Router::new(&specs(routes), options);
+    let (router, errors) = Router::new(specs(routes), options);
     assert_eq!(errors, []);
     let mut fields = Fields::default();
     request.fields.iter().for_each(|(n, v)| fields.push(n.as_bytes(), v.as_bytes()));
@@ -372,11 +372,11 @@ fn sources_and_destinations_are_criteria() {
         (&[(Some("::1"), None)], false),
     ];
     for (sources, expected) in cases {
-        let (router, errors) = Router::new(&[spec(sources)], COMPATIBLE);
+        let (router, errors) = Router::new([spec(sources)], COMPATIBLE);
         assert_eq!(errors, []);
         assert_eq!(router.find(&query).is_some(), expected, "{sources:?}");
     }
-    let (_, errors) = Router::new(&[spec(&[(Some("10.0.0"), None)])], COMPATIBLE);
+    let (_, errors) = Router::new([spec(&[(Some("10.0.0"), None)])], COMPATIBLE);
     assert_eq!((errors[0].field, errors[0].item), ("sources", 0));
 }
 
@@ -384,7 +384,7 @@ fn sources_and_destinations_are_criteria() {
 fn a_route_that_cannot_be_compiled_is_left_out_whole() {
     let condition = expression(r#"http.path ^= "/zzz""#, 9);
     let bad = [paths(&["/ok", "~/a(?!b)"]), paths(&["/ok"]), hosts(&["ok.test", "*.x.*"]), condition];
-    let (router, errors) = Router::new(&specs(&bad), COMPATIBLE);
+    let (router, errors) = Router::new(specs(&bad), COMPATIBLE);
     let places: Vec<_> = errors.iter().map(|e| (e.route, e.field, e.item)).collect();
     assert_eq!(places, [(0, "paths", 1), (2, "hosts", 1), (3, "expression", 0)]);
     assert!(errors[0].help.is_some());
@@ -414,7 +414,7 @@ fn ranking_says_what_failed() {
         R { headers: &[("x-a", &["1"])], ..R::default() },
         paths(&["/"]),
     ];
-    let (router, _) = Router::new(&specs(&routes), COMPATIBLE);
+    let (router, _) = Router::new(specs(&routes), COMPATIBLE);
     let fields = Fields::default();
     let address = "192.0.2.1:1".parse().unwrap();
     let query = Query {

@@ -3,7 +3,6 @@
 //! A route with several paths is ranked once for each length of its prefixes and once for all its regular expressions,
 //! as Kong splits it; each part has an id of its own, derived from the route's, which decides ties.
 
-use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 
 use ahash::AHashMap;
@@ -21,10 +20,9 @@ use crate::model::gateway::RouterFlavor;
 const SPLIT_NAMESPACE: Uuid = Uuid::from_u128(0x7f145bf9_0dce_4f91_98eb_debbce4b9f6b);
 
 /// A route, or the part of one that has one rank. It matches if a host, a path and all conditions do.
-pub(super) struct VirtualRoute<'a> {
+pub(super) struct VirtualRoute {
     key: Key,
-    /// Lower-case.
-    id: Cow<'a, str>,
+    id: Uuid,
     /// Position among the routes as given.
     position: usize,
     /// [`RouteSpec::index`].
@@ -32,36 +30,36 @@ pub(super) struct VirtualRoute<'a> {
     /// Empty: any host. With the port that the request must have been sent to.
     pub hosts: Vec<(HostPattern, Option<u16>)>,
     /// Never empty.
-    pub paths: Vec<PathAlternative<'a>>,
+    pub paths: Vec<PathAlternative>,
     /// Into [`Parts::conditions`].
     pub conditions: u32,
 }
 
 /// One of a virtual route's paths.
-pub(super) struct PathAlternative<'a> {
+pub(super) struct PathAlternative {
     /// What every path that it matches begins with.
-    pub prefix: Cow<'a, str>,
+    pub prefix: Box<str>,
     pub rule: PathRule,
 }
 
 /// Compiles routes; the result is in order of rank.
-pub(super) fn compile<'a>(
-    routes: &'a [RouteSpec],
+pub(super) fn compile(
+    routes: impl Iterator<Item = RouteSpec>,
     options: Options,
     parts: &mut Parts,
     errors: &mut Vec<RouteError>,
-) -> Vec<VirtualRoute<'a>> {
+) -> Vec<VirtualRoute> {
     let mut compiler = Compiler { options, parts, regexes: AHashMap::new(), conditions: AHashMap::new() };
-    let mut virtuals = Vec::with_capacity(routes.len());
-    for (position, spec) in routes.iter().enumerate() {
+    let mut virtuals = Vec::with_capacity(routes.size_hint().0);
+    for (position, mut spec) in routes.enumerate() {
         let start = virtuals.len();
-        if let Err(fault) = compiler.route(spec, position, &mut virtuals) {
+        if let Err(fault) = compiler.route(&mut spec, position, &mut virtuals) {
             virtuals.truncate(start);
             errors.push(fault.of(spec.index));
         }
     }
     let by_id = options.flavor != RouterFlavor::Traditional;
-    virtuals.sort_by(|a: &VirtualRoute<'_>, b| {
+    virtuals.sort_by(|a: &VirtualRoute, b| {
         let ids = || if by_id { b.id.cmp(&a.id) } else { std::cmp::Ordering::Equal };
         b.key.cmp(&a.key).then_with(ids).then_with(|| a.position.cmp(&b.position))
     });
@@ -93,27 +91,28 @@ impl Fault {
 }
 
 /// The criteria of a route that become conditions; routes with equal ones share them.
-type Criteria<'a> = (
-    &'a [String],
-    &'a [(String, Vec<String>)],
-    &'a [String],
-    &'a [(Option<String>, Option<u16>)],
-    &'a [(Option<String>, Option<u16>)],
+type Criteria = (
+    Vec<String>,
+    Vec<(String, Vec<String>)>,
+    Vec<String>,
+    Vec<(Option<String>, Option<u16>)>,
+    Vec<(Option<String>, Option<u16>)>,
 );
 
-struct Compiler<'a, 'p> {
+struct Compiler<'p> {
     options: Options,
     parts: &'p mut Parts,
-    regexes: AHashMap<&'a str, u32>,
-    conditions: AHashMap<Criteria<'a>, u32>,
+    regexes: AHashMap<String, u32>,
+    conditions: AHashMap<Criteria, u32>,
 }
 
-impl<'a> Compiler<'a, '_> {
+impl Compiler<'_> {
+    /// Takes from the spec what it keeps.
     fn route(
         &mut self,
-        spec: &'a RouteSpec,
+        spec: &mut RouteSpec,
         position: usize,
-        out: &mut Vec<VirtualRoute<'a>>,
+        out: &mut Vec<VirtualRoute>,
     ) -> Result<(), Fault> {
         if let Some(text) = &spec.expression {
             if self.options.flavor != RouterFlavor::Expressions {
@@ -126,14 +125,13 @@ impl<'a> Compiler<'a, '_> {
             out.push(self.expression(spec, position, text)?);
             return Ok(());
         }
-        let hosts = hosts(spec)?;
-        let conditions = self.conditions(spec)?;
-        let mut push = |paths: &[&'a str], id, alternatives| {
+        let (hosts, start) = (hosts(spec)?, out.len());
+        let mut push = |paths: &[&str], id, alternatives| {
             let key = order::key(spec, paths, self.options);
-            let (route, hosts) = (spec.index, hosts.clone());
+            let (route, hosts, conditions) = (spec.index, hosts.clone(), NO_CONDITIONS);
             out.push(VirtualRoute { key, id, position, route, hosts, paths: alternatives, conditions });
         };
-        let id = lower_case(&spec.id);
+        let id = id_of(spec);
         match spec.paths.as_slice() {
             [] => push(&[], id, vec![PathAlternative { prefix: "".into(), rule: PathRule::Any }]),
             [path] => {
@@ -153,24 +151,18 @@ impl<'a> Compiler<'a, '_> {
                             item,
                         )?);
                     }
-                    let id = match &suffix {
-                        Some(suffix) => split_id(&id, suffix),
-                        None => id.clone(),
-                    };
+                    let id = suffix.map_or(id, |suffix| split_id(&spec.id, &suffix));
                     let paths: Vec<_> = items.iter().map(|&i| spec.paths[i].as_str()).collect();
                     push(&paths, id, alternatives);
                 }
             }
         }
+        let conditions = self.conditions(spec)?;
+        out[start..].iter_mut().for_each(|v| v.conditions = conditions);
         Ok(())
     }
 
-    fn expression(
-        &mut self,
-        spec: &'a RouteSpec,
-        position: usize,
-        text: &'a str,
-    ) -> Result<VirtualRoute<'a>, Fault> {
+    fn expression(&mut self, spec: &RouteSpec, position: usize, text: &str) -> Result<VirtualRoute, Fault> {
         let compiled = expression::compile(text).map_err(|error| Fault {
             range: Some(error.range),
             help: error.help,
@@ -179,7 +171,7 @@ impl<'a> Compiler<'a, '_> {
         let keys = compiled.keys();
         let rule = PathRule::Expression(self.parts.expressions.len() as u32);
         let prefixes = keys.prefixes.unwrap_or_else(|| vec![String::new()]);
-        let paths = prefixes.into_iter().map(|p| PathAlternative { prefix: Cow::Owned(p), rule }).collect();
+        let paths = prefixes.into_iter().map(|p| PathAlternative { prefix: p.into(), rule }).collect();
         let hosts = keys.hosts.unwrap_or_default().into_iter().map(|host| (host, None)).collect();
         self.parts.expressions.push(compiled);
         let conditions = match protocol_condition(&spec.protocols) {
@@ -189,21 +181,27 @@ impl<'a> Compiler<'a, '_> {
             }
             None => NO_CONDITIONS,
         };
-        let (key, id) = (order::key(spec, &[], self.options), lower_case(&spec.id));
+        let (key, id) = (order::key(spec, &[], self.options), id_of(spec));
         Ok(VirtualRoute { key, id, position, route: spec.index, hosts, paths, conditions })
     }
 
-    fn conditions(&mut self, spec: &'a RouteSpec) -> Result<u32, Fault> {
-        let criteria: Criteria<'a> =
-            (&spec.methods, &spec.headers, &spec.snis, &spec.sources, &spec.destinations);
-        if criteria == (&[], &[], &[], &[], &[]) {
+    /// The conditions of a route's criteria, which it takes.
+    fn conditions(&mut self, spec: &mut RouteSpec) -> Result<u32, Fault> {
+        let criteria = (
+            std::mem::take(&mut spec.methods),
+            std::mem::take(&mut spec.headers),
+            std::mem::take(&mut spec.snis),
+            std::mem::take(&mut spec.sources),
+            std::mem::take(&mut spec.destinations),
+        );
+        if criteria == Criteria::default() {
             return Ok(NO_CONDITIONS);
         }
         match self.conditions.entry(criteria) {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(new) => {
                 let id = self.parts.conditions.len() as u32;
-                self.parts.conditions.push(conditions(spec)?.into_boxed_slice());
+                self.parts.conditions.push(conditions(new.key())?.into_boxed_slice());
                 Ok(*new.insert(id))
             }
         }
@@ -217,13 +215,13 @@ fn hosts(spec: &RouteSpec) -> Result<Vec<(HostPattern, Option<u16>)>, Fault> {
     spec.hosts.iter().enumerate().map(read).collect()
 }
 
-fn conditions(spec: &RouteSpec) -> Result<Vec<Condition>, Fault> {
+fn conditions((methods, headers, snis, sources, destinations): &Criteria) -> Result<Vec<Condition>, Fault> {
     let mut conditions = Vec::new();
-    if !spec.methods.is_empty() {
-        conditions.push(Condition::Methods(spec.methods.clone()));
+    if !methods.is_empty() {
+        conditions.push(Condition::Methods(methods.clone()));
     }
-    if !spec.snis.is_empty() {
-        conditions.push(Condition::Sni(spec.snis.iter().map(|s| SniPattern::parse(s)).collect()));
+    if !snis.is_empty() {
+        conditions.push(Condition::Sni(snis.iter().map(|s| SniPattern::parse(s)).collect()));
     }
     let ends = |field, list: &[(Option<String>, Option<u16>)]| {
         let read = |(item, (ip, port)): (usize, &(Option<String>, Option<u16>))| {
@@ -231,13 +229,13 @@ fn conditions(spec: &RouteSpec) -> Result<Vec<Condition>, Fault> {
         };
         list.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()
     };
-    if !spec.sources.is_empty() {
-        conditions.push(Condition::Source(ends("sources", &spec.sources)?));
+    if !sources.is_empty() {
+        conditions.push(Condition::Source(ends("sources", sources)?));
     }
-    if !spec.destinations.is_empty() {
-        conditions.push(Condition::Destination(ends("destinations", &spec.destinations)?));
+    if !destinations.is_empty() {
+        conditions.push(Condition::Destination(ends("destinations", destinations)?));
     }
-    for (item, (name, values)) in spec.headers.iter().enumerate() {
+    for (item, (name, values)) in headers.iter().enumerate() {
         let read = |text: &String| HeaderValue::parse(text).map_err(|p| Fault::regex("headers", item, p));
         let values = values.iter().map(read).collect::<Result<_, _>>()?;
         conditions.push(Condition::Header { name: FieldName::new(name), values });
@@ -276,27 +274,29 @@ fn groups(spec: &RouteSpec, flavor: RouterFlavor) -> Vec<(Option<String>, Vec<us
     groups
 }
 
-fn split_id(id: &str, suffix: &str) -> Cow<'static, str> {
-    Cow::Owned(Uuid::new_v5(&SPLIT_NAMESPACE, format!("{id}#{suffix}").as_bytes()).to_string())
+/// The id of a part of a route, derived as Kong does.
+fn split_id(id: &str, suffix: &str) -> Uuid {
+    Uuid::new_v5(&SPLIT_NAMESPACE, format!("{}#{suffix}", id.to_ascii_lowercase()).as_bytes())
 }
 
-fn lower_case(id: &str) -> Cow<'_, str> {
-    if id.bytes().any(|b| b.is_ascii_uppercase()) { id.to_ascii_lowercase().into() } else { id.into() }
+/// Ids compare as their texts in lower case do. Only a config with errors has one that is none.
+fn id_of(spec: &RouteSpec) -> Uuid {
+    Uuid::parse_str(&spec.id).unwrap_or_default()
 }
 
-fn path_alternative<'a>(
+fn path_alternative(
     parts: &mut Parts,
-    known: &mut AHashMap<&'a str, u32>,
+    known: &mut AHashMap<String, u32>,
     options: Options,
-    path: &'a str,
+    path: &str,
     item: usize,
-) -> Result<PathAlternative<'a>, Fault> {
+) -> Result<PathAlternative, Fault> {
     let Some(regex) = path.strip_prefix('~') else {
-        return Ok(PathAlternative { prefix: Cow::Borrowed(path), rule: PathRule::Prefix });
+        return Ok(PathAlternative { prefix: path.into(), rule: PathRule::Prefix });
     };
-    let id = match known.entry(regex) {
-        Entry::Occupied(id) => *id.get(),
-        Entry::Vacant(new) => {
+    let id = match known.get(regex) {
+        Some(id) => *id,
+        None => {
             // The compatible flavor puts `^` before the text, so that it binds to the first branch of `a|b` only.
             let anchored = match options.flavor {
                 RouterFlavor::Traditional => format!("^(?:{regex})"),
@@ -304,8 +304,10 @@ fn path_alternative<'a>(
             };
             let compiled = pattern::compile(regex, &anchored).map_err(|p| Fault::regex("paths", item, p))?;
             parts.regexes.push(compiled);
-            *new.insert(parts.regexes.len() as u32 - 1)
+            let id = parts.regexes.len() as u32 - 1;
+            known.insert(regex.to_owned(), id);
+            id
         }
     };
-    Ok(PathAlternative { prefix: pattern::literal_prefix(regex), rule: PathRule::Regex(id) })
+    Ok(PathAlternative { prefix: pattern::literal_prefix(regex).into(), rule: PathRule::Regex(id) })
 }

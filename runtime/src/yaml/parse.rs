@@ -12,7 +12,7 @@ use crate::source::{FileId, Sources, Span};
 /// Parses a file. After a syntax error there is no tree, because what can be read of a broken text is not what was
 /// meant; every other finding leaves a tree.
 pub fn parse<'a>(sources: &'a Sources, file: FileId, budget: &Budget) -> Parsed<'a> {
-    let text = sources.file(file).text.as_str();
+    let text = &*sources.file(file).text;
     let mut builder = Builder::new(file, text, budget);
     let tree = builder.run();
     Parsed { tree, diags: builder.diags, dropped: builder.dropped }

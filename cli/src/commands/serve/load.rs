@@ -119,7 +119,7 @@ impl Loader {
 
     fn load_inputs(&self, inputs: &[Input]) -> anyhow::Result<Loaded> {
         let started = Instant::now();
-        let hash = Self::hash_of(inputs.iter().map(|i| i.text.as_str()));
+        let hash = Self::hash_of(inputs.iter().map(|i| &*i.text));
         let mut sources = Sources::default();
         let (mut model, mut diags) = front::load(&mut sources, inputs, &Env::system(), &self.options);
         if let Some(flavor) = self.flavor {

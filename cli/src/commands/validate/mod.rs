@@ -127,7 +127,7 @@ impl Run {
             for change in &patch.changes {
                 eprintln!("fixed {change}");
             }
-            input.text = patch.text;
+            input.text = patch.text.into();
         }
     }
 }

@@ -78,7 +78,7 @@ pub(in crate::model) fn lower(cx: &mut Lower<'_, '_, '_>, node: &Node<'_>, paren
         expression: record.spanned_str("expression"),
         priority: record.int("priority").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
         created_at: record.int("created_at").unwrap_or(0),
-        protocols,
+        protocols: cx.shared_protocols(protocols, record.get("protocols").is_none_or(|f| f.given)),
     };
     protocol_checks(cx, record, &route);
     field_checks(cx, node, record, &route, &read.misspelt);

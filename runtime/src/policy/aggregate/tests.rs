@@ -25,7 +25,7 @@ fn compiled(config: &str, shared: &Arc<Shared>) -> (Option<Aggregate>, Vec<Strin
     );
     let mut sources = Sources::default();
     let (model, mut found) =
-        load(&mut sources, &[Input::text("t.yaml", &text)], &Env::empty(), &LoadOptions::default());
+        load(&mut sources, &[Input::text("t.yaml", text.as_str())], &Env::empty(), &LoadOptions::default());
     let mut diags = Diags::new();
     let mut policy = None;
     if !crate::diag::has_errors(&found) {
