@@ -84,25 +84,28 @@ pub fn load(sources: &mut Sources, inputs: &[Input], env: &Env, options: &LoadOp
     (model, diags)
 }
 
-/// Reads the file of `gateway.tls.upstream_ca`, where files are read at all.
+/// Reads the files of `gateway.tls.upstream_ca` and `gateway.acme.ca`, where files are read at all.
 fn read_authorities(model: &mut Model, surroundings: &Env, options: &LoadOptions, diags: &mut Diags) {
-    let Some(file) = model.gateway.tls.upstream_ca.as_mut().filter(|_| surroundings.has_files()) else {
-        return;
-    };
-    match surroundings.read(&file.path) {
-        Ok(bytes) => file.pem = Some(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => {
-            let span = file.path.span;
-            let name = model.masked.get(&span).cloned().unwrap_or_else(|| file.path.display().to_string());
-            let why = env::unread(&error);
-            let message = format!("`gateway.tls.upstream_ca`: cannot read `{name}`: {why}");
-            let mut diagnostic = Diagnostic::new(&codes::BAD_CERTIFICATE, span, message).help(
-                "name a PEM file with the authorities' certificates, from where gw is started or from `/`",
-            );
-            if options.allow_missing_files {
-                diagnostic.severity = Severity::Warning;
+    let gateway = &mut model.gateway;
+    let acme = gateway.acme.as_mut().and_then(|a| a.ca.as_mut()).map(|f| ("acme.ca", f));
+    let upstream = gateway.tls.upstream_ca.as_mut().map(|f| ("tls.upstream_ca", f));
+    for (field, file) in upstream.into_iter().chain(acme).filter(|_| surroundings.has_files()) {
+        match surroundings.read(&file.path) {
+            Ok(bytes) => file.pem = Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => {
+                let span = file.path.span;
+                let name =
+                    model.masked.get(&span).cloned().unwrap_or_else(|| file.path.display().to_string());
+                let why = env::unread(&error);
+                let message = format!("`gateway.{field}`: cannot read `{name}`: {why}");
+                let mut diagnostic = Diagnostic::new(&codes::BAD_CERTIFICATE, span, message).help(
+                    "name a PEM file with the authorities' certificates, from where gw is started or from `/`",
+                );
+                if options.allow_missing_files {
+                    diagnostic.severity = Severity::Warning;
+                }
+                diags.push(diagnostic);
             }
-            diags.push(diagnostic);
         }
     }
 }

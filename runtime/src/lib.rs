@@ -4,6 +4,7 @@
 //! ([`check`], [`lint`]) and compiled ([`compile`]) into an immutable [`snapshot`], which the workers
 //! ([`worker`]) serve. `docs/architecture.md` draws the whole.
 
+pub mod acme;
 pub mod admin;
 pub mod body;
 pub mod check;

@@ -44,6 +44,8 @@ pub struct Server {
     pub common: Arc<Common>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
+    /// Gives back its lock when it ends.
+    acme: JoinHandle<()>,
     pub addrs: Vec<Address>,
 }
 
@@ -79,6 +81,8 @@ impl Server {
             started: crate::clock::monotonic(),
             log_dropped: options.log.as_ref().map(|l| Arc::clone(&l.dropped)),
         });
+        // Before anybody is let in: what the storage holds is served from the first handshake on.
+        let acme = effect::acme::spawn(Arc::clone(&common), stopped.clone())?;
         if count > 1 {
             spawn_acceptor(options.listeners.clone(), slots, stopped.clone())?;
         }
@@ -89,7 +93,7 @@ impl Server {
             admin::spawn(options, metrics, stopped)?;
         }
         let addrs = options.listeners.iter().map(|l| l.addr.clone()).collect();
-        Ok(Self { common, stop, workers, addrs })
+        Ok(Self { common, stop, workers, acme, addrs })
     }
 
     /// Puts a new snapshot in force.
@@ -107,6 +111,7 @@ impl Server {
             // A worker that panicked as a whole has nothing left to drain.
             let _ = worker.join();
         }
+        let _ = self.acme.join();
     }
 }
 

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod h2;
 pub mod h2_upstream;
 pub mod http;
+pub mod pebble;
 pub mod readme;
 pub mod redis;
 pub mod redis_cluster;

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
+use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::timestamp;
+use crate::telemetry::certificates::ends;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
 use crate::worker::context::Common;
@@ -45,6 +47,26 @@ pub(super) fn process(metrics: &Metrics, draining: bool) -> String {
         "memory_resident_bytes": process::resident_bytes(),
         "open_files": process::open_files(),
         "panics": crate::panics::count(),
+        "certificates": certificates(&common.publisher.current()),
     });
     format!("{document:#}\n")
+}
+
+/// Served certificates, and how ordering those goes that gw orders itself.
+fn certificates(snapshot: &Snapshot) -> Vec<serde_json::Value> {
+    let at = |seconds: u64| (seconds > 0).then(|| timestamp(seconds * 1000));
+    let mut ends = ends(snapshot);
+    let mut all = Vec::new();
+    if let Some(acme) = &snapshot.acme {
+        for (sni, report) in acme.certificates.report(&acme.domains) {
+            let end = ends.remove(&sni).unwrap_or(0);
+            all.push(json!({
+                "sni": sni, "not_after": at(end), "ordered_from": acme.server,
+                "next_order": at(report.next_order), "orders": report.ordered, "failures": report.failed,
+                "last_error": report.last_error,
+            }));
+        }
+    }
+    all.extend(ends.into_iter().map(|(sni, end)| json!({ "sni": sni, "not_after": at(end) })));
+    all
 }

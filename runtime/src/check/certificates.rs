@@ -21,11 +21,12 @@ pub(super) fn check(model: &Model, diags: &mut Diags) {
             pair(cert, key, ("cert_alt", "key_alt"), diags);
         }
     }
-    if let Some(file) = &model.gateway.tls.upstream_ca
-        && let Some(Err(reason)) = file.pem.as_deref().map(chain)
-    {
-        let message =
-            format!("`gateway.tls.upstream_ca`: the file has no certificates that can be used: {reason}");
+    let gateway = &model.gateway;
+    let acme = gateway.acme.as_ref().and_then(|a| a.ca.as_ref()).map(|f| ("acme.ca", f));
+    let upstream = gateway.tls.upstream_ca.as_ref().map(|f| ("tls.upstream_ca", f));
+    for (field, file) in upstream.into_iter().chain(acme) {
+        let Some(Err(reason)) = file.pem.as_deref().map(chain) else { continue };
+        let message = format!("`gateway.{field}`: the file has no certificates that can be used: {reason}");
         diags.push(Diagnostic::new(&codes::BAD_CERTIFICATE, file.path.span, message));
     }
     for ca in model.ca_certificates.iter().filter(|c| !c.cert.is_empty()) {

@@ -2,6 +2,7 @@
 //!
 //! Knows no sockets and no workers: `gw validate` runs all of it.
 
+mod acme;
 mod chains;
 mod credentials;
 pub mod plugins;
@@ -52,6 +53,7 @@ pub fn build(model: &Checked<Model>, shared: &Arc<Shared>) -> (Option<Snapshot>,
         no_route_chain: chains.no_route,
         stripped_headers,
         server_tls: None,
+        acme: acme::build(model, shared, &mut diags),
         upstreams: upstreams::build(model),
         certificates: services::certificates(model),
         shared: Arc::clone(shared),

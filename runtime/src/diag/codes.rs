@@ -81,6 +81,8 @@ codes! {
     LIMIT_NEVER_BINDS = "GW4040" "limit-never-binds" Warning lint::quotas::NEVER_BINDS_DOC;
     QUOTA_LOST_ON_RESTART = "GW4041" "quota-lost-on-restart" Warning lint::quotas::LOST_DOC;
     CONSUMER_WITHOUT_PLAN = "GW4042" "consumer-without-plan" Warning lint::quotas::NO_PLAN_DOC;
+    ACME_NAME_UNUSED = "GW4050" "acme-name-unused" Warning lint::acme::UNUSED_DOC;
+    ACME_UNPROVABLE = "GW4051" "acme-unprovable" Warning lint::acme::UNPROVABLE_DOC;
     PLAN_WITHOUT_MEMBERS = "GW4043" "plan-without-members" Warning lint::quotas::NO_MEMBERS_DOC;
 }
 

@@ -1,5 +1,6 @@
 //! The waits that policies can cause, performed for them: a policy says what it needs, this does it.
 
+pub mod acme;
 pub mod call;
 mod ldap;
 mod limits;

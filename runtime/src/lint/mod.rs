@@ -8,6 +8,7 @@ mod ranking;
 mod silence;
 
 pub mod acl_groups;
+pub mod acme;
 pub mod cors_any_origin;
 pub mod credentials_over_http;
 pub mod every_request_401;
@@ -91,6 +92,8 @@ pub static ALL: &[Lint] = &[
     whole(&[&codes::QUOTA_LOST_ON_RESTART], quotas::lost),
     whole(&[&codes::CONSUMER_WITHOUT_PLAN], quotas::no_plan),
     whole(&[&codes::PLAN_WITHOUT_MEMBERS], quotas::no_members),
+    whole(&[&codes::ACME_NAME_UNUSED], acme::unused),
+    whole(&[&codes::ACME_UNPROVABLE], acme::unprovable),
 ];
 
 /// Lints that are matters of taste or circumstance: reported only to those who ask.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::acme::AcmeSettings;
 use super::schema::Record;
 use crate::source::Spanned;
 
@@ -21,6 +22,8 @@ pub struct Gateway {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub tls: TlsSettings,
+    /// Certificates that gw orders itself.
+    pub acme: Option<AcmeSettings>,
     pub admin: Option<SocketAddr>,
     /// Name servers to ask; empty for the system's.
     pub dns_servers: Vec<SocketAddr>,
@@ -236,6 +239,7 @@ impl Default for Gateway {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             tls: TlsSettings::default(),
+            acme: None,
             admin: None,
             dns_servers: Vec::new(),
             access_log: AccessLog::default(),

@@ -30,6 +30,7 @@ pub const FIELDS: &[Field] = &[
     Field::new("limits", Kind::Record(LIMITS), "Bounds on size and count; what is beyond them is refused.").default("{}"),
     Field::new("timeouts", Kind::Record(TIMEOUTS), "How long anything may take, in milliseconds.").default("{}"),
     Field::new("tls", Kind::Record(TLS), "TLS towards clients and upstreams.").default("{}"),
+    Field::new("acme", Kind::Record(super::acme::FIELDS), "Certificates that gw orders and renews itself (RFC 8555)."),
     Field::new("dns", Kind::Record(DNS), "How names of services and targets are looked up.").default("{}"),
     Field::new("admin", TEXT, "Address and port of the status and metrics endpoint: `127.0.0.1:8001`."),
     Field::new("access_log", TEXT, "Where one JSON line a request goes: `stdout`, `off`, or a file.").default("\"off\""),
@@ -166,10 +167,12 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, node: &Node<'_>) -> (Gateway, Re
         admin: None,
         dns_servers: Vec::new(),
         redis: None,
+        acme: None,
     };
     if let Some(dns) = record.record("dns") {
         gateway.dns_servers = dns_servers(reader, &dns.strings("servers"));
     }
+    gateway.acme = record.record("acme").and_then(|acme| super::acme::read(reader, acme));
     if let Some(admin) = record.spanned_str("admin") {
         gateway.admin = address(reader, &admin, admin.span, "`admin`");
     }

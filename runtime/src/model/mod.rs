@@ -3,6 +3,7 @@
 //! References are still names here ([`Spanned`] text), as written; `check` resolves them and `compile` turns them into
 //! ids. Everything is a plain value: no behaviour, no I/O.
 
+pub mod acme;
 pub mod entities;
 pub mod gateway;
 pub mod gateway_read;

@@ -160,7 +160,12 @@ impl Transport {
         let ca = cx.model.gateway.tls.upstream_authorities().into_iter().collect();
         let settings = ClientSettings { verify, ca, ..ClientSettings::default() };
         let tls = cx.shared.get::<ClientConfigs>().get(&settings)?;
-        Ok(Self { tls, connect_timeout })
+        Ok(Self::over(tls, connect_timeout))
+    }
+
+    /// The same with TLS by these settings.
+    pub fn over(tls: Arc<rustls::ClientConfig>, connect_timeout: Duration) -> Self {
+        Self { tls, connect_timeout }
     }
 
     /// The endpoint at `url`; the error says what is wrong with the URL.

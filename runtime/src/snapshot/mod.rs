@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub stripped_headers: crate::message::strip::StripSet,
     /// For the TLS listeners, where there are any.
     pub server_tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    /// What certificates gw orders itself.
+    pub acme: Option<std::sync::Arc<crate::acme::Acme>>,
     pub upstreams: Box<[std::sync::Arc<upstream::UpstreamConfig>]>,
     pub certificates: Box<[Certificate]>,
     /// State that outlives it.

@@ -151,7 +151,7 @@ pub struct Metrics {
     pub log_dropped: Option<Arc<AtomicU64>>,
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -361,6 +361,7 @@ impl Metrics {
         let _ = writeln!(out, "gw_connections {}", self.common.connections.load(Ordering::Relaxed));
         head(out, "gw_config_generation", "gauge", "counts published configs");
         let _ = writeln!(out, "gw_config_generation {}", self.common.publisher.generation());
+        super::certificates::render(&self.common.publisher.current(), out);
         let state = self.common.reloads.state();
         head(out, "gw_config_reloads_total", "counter", "attempts to put another config in force");
         for (result, n) in [("ok", state.succeeded), ("failed", state.failed)] {
@@ -437,7 +438,7 @@ impl Metrics {
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 

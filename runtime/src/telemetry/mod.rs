@@ -1,6 +1,7 @@
 //! What is told about requests: counts and times ([`metrics`]), one JSON line each ([`access_log`]).
 
 pub mod access_log;
+pub mod certificates;
 pub mod metrics;
 pub mod process;
 

@@ -15,6 +15,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+use crate::acme::Certificates;
+use crate::acme::state::{ACME_TLS, Proofs};
 use crate::model::gateway::{ClientAuth, TlsSettings};
 use lasting::Tickets;
 
@@ -34,6 +36,8 @@ pub struct ServerCertificates<'a> {
     /// Served where no name fits; the first of the others if there is none.
     pub default: Option<PemPair>,
     pub named: Vec<(&'a [String], &'a [PemPair])>,
+    /// What gw orders itself, for names that the others are not for.
+    pub ordered: Option<Arc<Certificates>>,
 }
 
 /// How TLS is spoken to an upstream.
@@ -65,7 +69,15 @@ pub fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(all)
 }
 
-fn certified(pair: &PemPair) -> io::Result<Arc<CertifiedKey>> {
+/// When the first certificate of a PEM text ends, in Unix seconds.
+pub fn not_after(pem: &str) -> Option<u64> {
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let first = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&first).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
+}
+
+pub(crate) fn certified(pair: &PemPair) -> io::Result<Arc<CertifiedKey>> {
     let chain = certificates(&pair.0)?;
     let key = PrivateKeyDer::from_pem_slice(pair.1.as_bytes())
         .map_err(|e| invalid("the key is no valid PEM", e))?;
@@ -89,6 +101,8 @@ pub fn server_config(
     let fallback = match (default, served.first()) {
         (Some(key), _) => vec![key],
         (None, Some(first)) => first.keys.clone(),
+        // Until the first is there, handshakes are refused: a stand-in would only teach clients to take anything.
+        (None, None) if certs.ordered.is_some() => Vec::new(),
         (None, None) => {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -122,11 +136,24 @@ pub fn server_config(
             builder.with_client_cert_verifier(verifier.build().map_err(|e| invalid("`client_ca`", e))?)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(BySni { served, fallback }));
+    let mut config =
+        builder.with_cert_resolver(Arc::new(BySni { served, ordered: certs.ordered.clone(), fallback }));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     config.send_tls13_tickets = 2;
     config.ticketer = tickets.get(&rules, &tickets::read(&settings.ticket_keys)?)?;
+    Ok(Arc::new(config))
+}
+
+/// How TLS is spoken with who checks TLS-ALPN-01 challenges (RFC 8737): nobody else gets that far, and no request either.
+pub fn challenge_config(certificates: Arc<Certificates>) -> io::Result<Arc<ServerConfig>> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .map_err(|e| invalid("TLS versions", e))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Proofs(certificates)));
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -145,13 +172,21 @@ fn roots_of(path: &Path, read: &mut Vec<u8>) -> io::Result<RootCertStore> {
 #[derive(Debug)]
 struct BySni {
     served: Vec<Served>,
+    ordered: Option<Arc<Certificates>>,
     fallback: Vec<Arc<CertifiedKey>>,
 }
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
-        let keys = hello.server_name().and_then(|n| self.find(n)).unwrap_or(&self.fallback);
+        let name = hello.server_name().map(|n| n.trim_end_matches('.').to_ascii_lowercase());
+        let configured = name.as_deref().and_then(|n| self.find(n));
+        if let (None, Some(ordered), Some(name)) = (configured, &self.ordered, &name)
+            && let Some(key) = ordered.find(name)
+        {
+            return Some(key);
+        }
+        let keys = configured.unwrap_or(&self.fallback);
         let usable = |k: &&Arc<CertifiedKey>| k.key.choose_scheme(schemes).is_some();
         // ECDSA costs the server a fraction of RSA.
         let ecdsa = |k: &&Arc<CertifiedKey>| k.key.algorithm() == rustls::SignatureAlgorithm::ECDSA;
@@ -163,12 +198,12 @@ impl ResolvesServerCert for BySni {
 }
 
 impl BySni {
+    /// What the config has for a name, which is lower-case.
     fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
         let parent = name.split_once('.').map(|(_, p)| format!("*.{p}"));
         let with =
             |n: &str| self.served.iter().find(|s| s.names.iter().any(|x| x == n)).map(|s| s.keys.as_slice());
-        with(&name).or_else(|| parent.and_then(|p| with(&p)))
+        with(name).or_else(|| parent.and_then(|p| with(&p)))
     }
 }
 

@@ -63,7 +63,7 @@ fn served(
     settings: &TlsSettings,
 ) -> Arc<ServerConfig> {
     let named = named.iter().map(|(n, p)| (n.as_slice(), p.as_slice())).collect();
-    let certs = ServerCertificates { default: Some(default.clone()), named };
+    let certs = ServerCertificates { default: Some(default.clone()), named, ordered: None };
     server_config(&certs, settings, &Tickets::default()).unwrap()
 }
 

@@ -110,6 +110,9 @@ fn needs_h2(x: &Exchange) -> Reply {
 
 /// Cleans the request, finds its route and checks what Kong checks after the match.
 fn prepare(x: &mut Exchange) -> Result<Option<ChainId>, Reply> {
+    if let Some(reply) = challenge_answer(x) {
+        return Err(reply);
+    }
     #[cfg(debug_assertions)]
     crate::panics::on_purpose(&x.request.raw_path);
     real_ip(x);
@@ -134,6 +137,15 @@ fn prepare(x: &mut Exchange) -> Result<Option<ChainId>, Reply> {
     let path = &mut x.upstream.path;
     upstream_path(base, &x.request.path, x.matched_len, route.strip_path, route.path_handling_v1, path);
     Ok(Some(route.chain))
+}
+
+/// The answer to who checks a challenge of ours over HTTP: on plain listeners, and for no token but those that are
+/// pending, so that no path is taken from a route for longer than that.
+fn challenge_answer(x: &Exchange) -> Option<Reply> {
+    let acme = x.snapshot.acme.as_ref().filter(|_| !x.client.tls)?;
+    let answer = acme.certificates.answer(&x.request.raw_path)?;
+    matches!(x.request.method.as_str(), "GET" | "HEAD")
+        .then(|| Reply::with_body(200, "application/octet-stream", answer))
 }
 
 fn find_route(x: &Exchange) -> Option<Match> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
@@ -18,6 +19,7 @@ use super::h2;
 use super::io::Io;
 use super::listen::{Accepted, Listener, Slot, Stream, accept};
 use super::proxy_protocol::{self, Header};
+use crate::acme;
 use crate::exchange::Client;
 use crate::http1::Buffer;
 use crate::overload;
@@ -183,9 +185,19 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     let snapshot = worker.snapshot();
     let Some(config) = snapshot.server_tls.clone() else { return };
     let patience = snapshot.gateway.timeouts.tls_handshake;
+    let challenges = snapshot.acme.as_ref().and_then(|a| a.challenge_tls.clone());
     drop(snapshot);
-    let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
-    let Some(Ok(stream)) = within(&worker, patience, Box::pin(accept)).await else { return };
+    let accepted = match challenges {
+        None => {
+            let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+            within(&worker, patience, Box::pin(accept)).await
+        }
+        Some(challenges) => {
+            let accept = Box::pin(challenge_or_client(stream, config, challenges));
+            within(&worker, patience, accept).await.and_then(Result::transpose)
+        }
+    };
+    let Some(Ok(stream)) = accepted else { return };
     let (_, session) = stream.get_ref();
     client.sni = session.server_name().map(|n| Rc::from(n.to_ascii_lowercase()));
     if let Some(chain) = session.peer_certificates() {
@@ -200,6 +212,21 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted) {
         true => Box::pin(h2::serve(worker, io, Buffer::default(), client)).await,
         false => finish(h1::serve(Rc::clone(&worker), io, client.clone()).await, worker, client).await,
     }
+}
+
+/// Accepts a client; `None` for who checks a challenge of ours, to whom the handshake has said everything.
+async fn challenge_or_client(
+    stream: tokio::net::TcpStream,
+    config: Arc<rustls::ServerConfig>,
+    challenges: Arc<rustls::ServerConfig>,
+) -> std::io::Result<Option<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>> {
+    let start = tokio_rustls::LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    if !acme::state::is_check(&start.client_hello()) {
+        return start.into_stream(config).await.map(Some);
+    }
+    let mut stream = start.into_stream(challenges).await?;
+    stream.shutdown().await?;
+    Ok(None)
 }
 
 /// What a balancer says of the connection; none if it says nothing that can be understood, not in time, or if nobody

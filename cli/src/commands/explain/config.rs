@@ -113,6 +113,7 @@ fn settings(
             Some(RecordField { value, given: true, .. }) => {
                 // What the environment says is shown by its name.
                 let masked = loaded.model.masked.get(&value.span).cloned();
+                let masked = masked.or_else(|| field.secret.then(|| "set (not shown)".to_owned()));
                 (masked.unwrap_or_else(|| shown(&value.value)), loaded.place(value.span))
             }
             _ => {

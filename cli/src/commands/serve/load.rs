@@ -174,10 +174,11 @@ impl Loader {
         let tls = self.tls.get() || self.dev.is_some() || snapshot.gateway.listeners.iter().any(|l| l.tls);
         self.tls.set(tls);
         let settings = &snapshot.gateway.tls;
-        let upstream_ca = settings.upstream_ca.as_ref().map(|ca| &ca.path.value);
-        let files = [settings.cert.as_ref(), settings.key.as_ref(), settings.client_ca.as_ref(), upstream_ca];
+        let acme_ca = snapshot.gateway.acme.as_ref().and_then(|a| a.ca.as_ref());
+        let authorities = settings.upstream_ca.iter().chain(acme_ca).map(|ca| &ca.path.value);
+        let files = [settings.cert.as_ref(), settings.key.as_ref(), settings.client_ca.as_ref()];
         *self.named.borrow_mut() =
-            files.into_iter().flatten().chain(&settings.ticket_keys).cloned().collect();
+            files.into_iter().flatten().chain(authorities).chain(&settings.ticket_keys).cloned().collect();
         if !tls {
             return Ok(snapshot);
         }
@@ -187,7 +188,9 @@ impl Loader {
             None => self.dev.as_ref().and_then(Dev::certificate),
         };
         let named = snapshot.certificates.iter().map(|c| (c.snis.as_slice(), c.pairs.as_slice())).collect();
-        let config = server_config(&ServerCertificates { default, named }, settings, &self.shared.get()).map_err(|e| {
+        let ordered = snapshot.acme.as_ref().map(|a| Arc::clone(&a.certificates));
+        let certificates = ServerCertificates { default, named, ordered };
+        let config = server_config(&certificates, settings, &self.shared.get()).map_err(|e| {
             let help = "give --tls-cert and --tls-key, add `certificates` to the config, or make one with `gw certs`";
             WithCode(Code::Environment, format!("TLS cannot be served: {e}; {help}"))
         })?;

@@ -12,6 +12,7 @@ mod link;
 pub mod script;
 mod sentinel;
 pub mod slots;
+pub mod store;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
