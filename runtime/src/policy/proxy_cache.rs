@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use control::{Directives, Media};
 use rfc::RfcCache;
+pub use rfc::has_tag;
 use store::{Entry, Key, Store};
 
 use super::form::Args;

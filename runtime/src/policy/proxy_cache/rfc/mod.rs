@@ -13,6 +13,7 @@ use bytes::Bytes;
 use freshness::Said;
 use keep::{Keeper, key_of, pass_key};
 use revalidate::Revalidating;
+pub use serve::has_tag;
 
 use super::control::Directives;
 use super::store::{Entry, Key, Store};

@@ -65,18 +65,21 @@ pub fn reply(request: &Fields, entry: &Entry, is_head: bool) -> Reply {
 
 /// Whether the client has this already: `If-None-Match`, else `If-Modified-Since`.
 fn is_unchanged(request: &Fields, kept: &Fields) -> bool {
-    let name = FieldName::new("If-None-Match");
-    if request.contains(&name) {
-        let Some(etag) = kept.text(&names::ETAG) else { return false };
-        let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-        return request
-            .all(&name)
-            .filter_map(|v| std::str::from_utf8(v).ok())
-            .any(|list| list.trim() == "*" || tags(list).iter().any(|tag| weak(tag) == weak(etag)));
+    if request.contains(&FieldName::new("If-None-Match")) {
+        return kept.text(&names::ETAG).is_some_and(|etag| has_tag(request, etag));
     }
     let since = date(request, "If-Modified-Since");
     let modified = date(kept, "Last-Modified").or_else(|| date(kept, "Date"));
     matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
+}
+
+/// Whether `If-None-Match` names this tag, by the weak comparison.
+pub fn has_tag(request: &Fields, etag: &str) -> bool {
+    let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    request
+        .all(&FieldName::new("If-None-Match"))
+        .filter_map(|v| std::str::from_utf8(v).ok())
+        .any(|list| list.trim() == "*" || tags(list).iter().any(|tag| weak(tag) == weak(etag)))
 }
 
 /// The entity tags of a list; commas within quotes belong to a tag.
