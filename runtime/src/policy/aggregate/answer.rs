@@ -1,5 +1,8 @@
 //! From what the parts answered to the answer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::choose::Choice;
 use super::merge::{self, Conflict};
 use super::outcome::{self, Outcome, Why};
@@ -10,6 +13,7 @@ use crate::json::{Json, Members};
 use crate::message::{FieldName, Fields, names};
 use crate::policy::Reply;
 use crate::policy::proxy_cache::control::Directives;
+use crate::policy::proxy_cache::has_tag;
 use crate::policy::reply::{JSON, json_string};
 
 /// The answer to a request whose parts are all done with.
@@ -27,7 +31,26 @@ pub fn reply(run: &mut Run, choice: &Choice, x: &Exchange) -> Reply {
     choice.cut(&run.plan, &mut document);
     let mut reply = Reply::with_body(200, JSON, document.to_vec());
     headers(run, &mut reply);
-    reply
+    conditional(reply, x)
+}
+
+/// The answer with an entity tag, or without its body where the client has it already. What may not be kept has none.
+fn conditional(mut reply: Reply, x: &Exchange) -> Reply {
+    let is = |name: &FieldName, wanted: &FieldName| name == wanted;
+    let cache_control = FieldName::new("Cache-Control");
+    let kept = |(n, v): &(FieldName, String)| !(is(n, &cache_control) && v.contains("no-store"));
+    let tagged = reply.fields.iter().any(|(n, _)| is(n, &names::ETAG));
+    if !matches!(x.request.method.as_str(), "GET" | "HEAD") || tagged || !reply.fields.iter().all(kept) {
+        return reply;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &reply.body);
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]));
+    if has_tag(&x.request.fields, &tag) {
+        reply.status = 304;
+        reply.body = bytes::Bytes::new();
+        reply.content_type = None;
+    }
+    reply.field(names::ETAG, tag)
 }
 
 /// Merges a part. One that does not fit has failed, which may be the request's end or call for its fallback.
@@ -119,7 +142,7 @@ fn failure(run: &Run, at: usize, x: &Exchange) -> Reply {
 
 fn status_header(run: &Run, reply: &mut Reply) {
     if let Some(name) = &run.plan.status_header {
-        reply.fields.push((name.clone(), outcome::header(&run.plan, &run.outcomes, &run.old)));
+        reply.fields.push((name.clone(), outcome::header(&run.plan, &run.outcomes, &run.old, &run.cached)));
     }
 }
 
@@ -187,8 +210,10 @@ fn caching(run: &Run) -> Option<String> {
         }
         private |= said.has("private");
         no_cache |= said.has("no-cache");
+        let age =
+            run.fields[at].text(&FieldName::new("Age")).and_then(|a| a.trim().parse().ok()).unwrap_or(0);
         match said.seconds("max-age") {
-            Some(seconds) => least = least.min(seconds),
+            Some(seconds) => least = least.min(seconds.saturating_sub(age)),
             None => silent = true,
         }
     }

@@ -154,6 +154,11 @@ impl Compiler<'_, '_> {
             if record.given("forward_headers") { &record.strings("forward_headers") } else { shared };
         let forward = forward.iter().map(|n| FieldName::new(n)).collect();
         let fallback = self.fallback(record);
+        let cache_for = record.int("cache_for").and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        if cache_for > 0 && !matches!(method.as_str(), "GET" | "HEAD") {
+            let message = format!("answers to `{method}` are not kept");
+            self.report(record.span_of("cache_for"), message, "remove `cache_for`, or ask with `GET`");
+        }
         let place = self.place(at, record, in_list);
         let shape = self.shape(record);
         let (to, service) = self.service(record)?;
@@ -183,6 +188,7 @@ impl Compiler<'_, '_> {
             },
             needs,
             fallback,
+            cache_for,
             pass_status: statuses(record),
             shape,
             place,

@@ -90,6 +90,13 @@ const PART: &[Field] = &[
     )
     .default("\"fail\"")
     .extension(),
+    Field::new(
+        "cache_for",
+        Kind::Int { min: 1, max: 86_400 },
+        "Seconds for which a good answer is given again to exactly the same call, caller included, instead of asking. Answers \
+         that say `no-store`, `no-cache` or `private`, or set cookies, are not kept.",
+    )
+    .extension(),
     Field::new("stale_for", Kind::Int { min: 1, max: 2_592_000 }, "Seconds for which `stale` remembers.")
         .default("3600")
         .extension(),

@@ -91,7 +91,7 @@ impl Why {
 }
 
 /// The status header: a list of RFC 9651 whose items are parts.
-pub fn header(plan: &Plan, outcomes: &[Option<Outcome>], stale: &[bool]) -> String {
+pub fn header(plan: &Plan, outcomes: &[Option<Outcome>], stale: &[bool], cached: &[bool]) -> String {
     let mut out = String::new();
     for (i, part) in plan.parts.iter().enumerate() {
         if !out.is_empty() {
@@ -100,7 +100,10 @@ pub fn header(plan: &Plan, outcomes: &[Option<Outcome>], stale: &[bool]) -> Stri
         out.push_str(&part.name);
         // Writing to a text does not fail.
         let _ = match &outcomes[i] {
-            Some(Outcome::Fine { status, took }) => write!(out, ";status={status};ms={}", took.as_millis()),
+            Some(Outcome::Fine { status, took }) => {
+                let kept = if cached[i] { ";cached" } else { "" };
+                write!(out, ";status={status};ms={}{kept}", took.as_millis())
+            }
             Some(Outcome::Skipped) => write!(out, ";skipped"),
             Some(Outcome::Failed { why, took }) => {
                 let _ = match why {

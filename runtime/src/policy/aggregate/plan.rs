@@ -51,6 +51,8 @@ pub struct Part {
     /// Parts that it waits for.
     pub needs: Vec<usize>,
     pub fallback: Fallback,
+    /// Seconds for which an answer is given again instead of asking; 0 for none.
+    pub cache_for: u64,
     pub pass_status: Vec<u16>,
     pub shape: Shape,
     pub place: Place,

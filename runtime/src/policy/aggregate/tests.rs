@@ -12,6 +12,8 @@ use crate::source::Sources;
 
 const SERVICES: [&str; 4] = ["inventory", "pricing", "reviews", "users"];
 
+mod caching;
+
 /// Compiles the plugin's config; with the findings as `LINE:COLUMN severity message [labels]`.
 fn compiled(config: &str, shared: &Arc<Shared>) -> (Option<Aggregate>, Vec<String>) {
     let indented: String = config.lines().map(|l| format!("    {l}\n")).collect();
