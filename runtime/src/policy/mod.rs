@@ -61,6 +61,7 @@ pub mod request_transformer;
 pub mod request_validator;
 pub mod response_ratelimiting;
 pub mod response_transformer;
+pub mod set_cookie;
 pub mod standard_webhooks;
 #[cfg(test)]
 pub mod testing;

@@ -7,10 +7,12 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::reply::{JSON, Reply};
+use super::transform::{self, Header};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy};
+use crate::diag::codes;
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names, query_pairs, split_port};
-use crate::model::schema::{Field, Kind, Record, STR};
+use crate::model::schema::{Field, Kind, Record, STR, Val};
 
 static PLUGIN: Descriptor = Descriptor {
     name: "request-termination",
@@ -34,13 +36,15 @@ Runs after every other policy, so requests without valid credentials still get t
 responses (`cors`, `response-transformer`) change this one too. With `trigger` only requests that have a header or query
 argument of that name are answered. `message` becomes `{\"message\":...}`; `body` is sent as it is. With neither, 401,
 404, 405, 500, 502 and 503 have a message of their own, other errors the gateway's usual page, the rest no body. `echo`
-answers with the request itself as JSON.
+answers with the request itself as JSON. `headers` are further fields of the answer, for answers that stand in for a service
+that is not there yet.
 ",
     fields: &[
         Field::new("status_code", Kind::Int { min: 100, max: 599 }, "The status of the answer.").default("503"),
         Field::new("message", STR, "The text of a JSON body `{\"message\":...}`. Excludes `body` and `content_type`."),
         Field::new("content_type", STR, "The type of `body`."),
         Field::new("body", STR, "The body, as it is sent. Excludes `message`."),
+        Field::new("headers", Kind::Map(&STR), "Further headers of the answer.").extension(),
         Field::new("echo", Kind::Bool, "Whether to answer with the request as JSON. Excludes `body`.")
             .default("false"),
         Field::new(
@@ -68,6 +72,7 @@ enum Body {
 pub struct RequestTermination {
     status: u16,
     body: Body,
+    headers: Vec<(FieldName, String)>,
     echo: bool,
     trigger: Option<(FieldName, String)>,
 }
@@ -93,6 +98,7 @@ impl Policy for RequestTermination {
         if conflict {
             return None;
         }
+        let headers = headers_of(config, cx)?;
         let owned = |name| config.str(name).map(str::to_owned);
         Some(Self {
             status: config.int("status_code").and_then(|n| u16::try_from(n).ok())?,
@@ -103,6 +109,7 @@ impl Policy for RequestTermination {
                 }
                 (None, None) => Body::Usual,
             },
+            headers,
             echo: config.bool("echo"),
             trigger: owned("trigger").map(|name| (FieldName::new(&name), name)),
         })
@@ -116,14 +123,15 @@ impl Policy for RequestTermination {
             return Flow::Await(Effect::ReadBody { limit: x.snapshot.gateway.limits.buffered_body });
         }
         let status = self.status;
-        Flow::Reply(match &self.body {
+        let reply = match &self.body {
             Body::Message(message) => Reply::exit(status, message),
             Body::Raw { content_type: Some(t), body } => Reply::with_body(status, t.clone(), body.clone()),
             Body::Raw { content_type: None, body } => {
                 Reply { status, body: body.clone().into(), ..Reply::default() }
             }
             Body::Usual => usual(x, status),
-        })
+        };
+        Flow::Reply(self.with_headers(reply))
     }
 
     fn resume(&self, x: &mut Exchange, _answer: Answer) -> Flow {
@@ -131,16 +139,44 @@ impl Policy for RequestTermination {
             Body::Message(message) => Some(message.as_str()),
             _ => own_message(self.status),
         };
-        Flow::Reply(Reply::with_body(self.status, JSON, echo(x, message).to_string()))
+        let reply = Reply::with_body(self.status, JSON, echo(x, message).to_string());
+        Flow::Reply(self.with_headers(reply))
     }
 }
 
 impl RequestTermination {
+    fn with_headers(&self, mut reply: Reply) -> Reply {
+        reply.fields.extend(self.headers.iter().cloned());
+        reply
+    }
+
     fn triggered(&self, x: &Exchange) -> bool {
         self.trigger.as_ref().is_none_or(|(field, name)| {
             x.request.fields.contains(field) || x.request.query_arg(name).is_some()
         })
     }
+}
+
+/// The headers that the config gives; `None` if what is wrong was reported.
+fn headers_of(config: &Record, cx: &mut Cx<'_>) -> Option<Vec<(FieldName, String)>> {
+    let (mut headers, mut good) = (Vec::new(), true);
+    for (name, value) in config.map("headers") {
+        let Val::Str(text) = &value.value else { continue };
+        if name.eq_ignore_ascii_case("content-type") {
+            cx.report(&codes::INVALID_VALUE, name.span, "the type of the body is said by `content_type`");
+            good = false;
+        }
+        if text.chars().any(char::is_control) {
+            cx.report(&codes::INVALID_VALUE, value.span, "a header's value has no control characters");
+            good = false;
+        }
+        match transform::header(name, name.span, cx) {
+            Header::Known(name) => headers.push((name, text.clone())),
+            Header::Framing => {}
+            Header::Bad => good = false,
+        }
+    }
+    good.then_some(headers)
 }
 
 /// Kong's nginx names a charset for the types that nginx lists.
@@ -348,6 +384,19 @@ mod tests {
         let want = "503\nbody \"raw_body\":\"a=1&a=2\"\nbody \"a\":[\"1\",\"2\"]\nbody \"path\":\"/p\"\nbody \"message\":\"m\"";
         let request = "POST /p?q=1\nContent-Type: application/x-www-form-urlencoded\n\na=1&a=2";
         check::<P>(json!({"echo": true, "message": "m"}), request, want);
+    }
+
+    #[test]
+    fn answers_have_the_headers_that_the_config_gives() {
+        let config = json!({"status_code": 200, "body": "[]", "content_type": "application/json", "headers": {"X-Mock": "yes"}});
+        check::<RequestTermination>(config, "GET /", "200\nbody []\n< X-Mock: yes");
+        for (headers, want) in [
+            (json!({"a b": "1"}), "not a valid header name"),
+            (json!({"a": "1\n2"}), "control characters"),
+            (json!({"Content-Type": "text/plain"}), "`content_type`"),
+        ] {
+            refuses::<RequestTermination>(json!({"headers": headers}), want);
+        }
     }
 
     #[test]

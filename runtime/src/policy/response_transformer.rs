@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::form::append_json;
 use super::json_path::Target;
+use super::set_cookie;
 use super::transform::{self, Header, Pair};
 use super::{Cx, Descriptor, Flow, Policy, Reply};
 use crate::exchange::Exchange;
@@ -50,6 +51,9 @@ Applies to every status, answers of the gateway itself included. The stages run 
 removed is not added again. JSON bodies (`application/json`, `+json`) are changed at their top level, or where a name is a
 path below it (`$.user.name`, `$.items[*].price`, `$.list[0]`, `$['odd name']`), each stage seeing the one before; a field that is `false` counts as not there for replace and add. A body that is no JSON object, or is
 compressed, stays as it is. `Content-Length` is made anew.
+
+`cookies` are rules for the cookies that a response sets, applied in order after those for headers: for one cookie or for all (`*`),
+what its attributes are, what it is called, or that it is not set. Attributes that no rule speaks of stay.
 ",
     fields: &[
         Field::new("remove", Kind::Record(NAMES), "What is removed."),
@@ -57,6 +61,9 @@ compressed, stays as it is. `Content-Length` is made anew.
         Field::new("replace", Kind::Record(VALUES), "What is replaced where it is there."),
         Field::new("add", Kind::Record(VALUES), "What is added where it is not there."),
         Field::new("append", Kind::Record(VALUES), "What is added in any case."),
+        Field::new("cookies", Kind::List(&Kind::Record(set_cookie::FIELDS)), "Rules for cookies that are set.")
+            .default("[]")
+            .extension(),
     ],
     consumer_scope: true,
     extension: false,
@@ -70,6 +77,7 @@ pub struct ResponseTransformer {
     replace: Vec<(FieldName, String)>,
     add: Vec<(FieldName, String)>,
     append: Vec<(FieldName, String)>,
+    cookies: set_cookie::Rules,
     json: Json,
 }
 
@@ -111,7 +119,9 @@ impl Policy for ResponseTransformer {
         };
         let (replace, add, append) = (headers("replace"), headers("add"), headers("append"));
         let json = Json::compile(config, cx);
-        let policy = Self { remove, rename, replace: replace?, add: add?, append: append?, json: json? };
+        let cookies = set_cookie::Rules::compile(config, "cookies", cx);
+        let (replace, add, append) = (replace?, add?, append?);
+        let policy = Self { remove, rename, replace, add, append, cookies: cookies?, json: json? };
         good.then_some(policy)
     }
 
@@ -149,6 +159,7 @@ impl Policy for ResponseTransformer {
         for (name, value) in &self.append {
             fields.append(name, value);
         }
+        self.cookies.apply(fields);
         if changes_body {
             fields.remove(&names::CONTENT_LENGTH);
         }
@@ -361,6 +372,41 @@ mod tests {
         let compressed =
             "200\nContent-Type: application/json\nContent-Encoding: gzip\nContent-Length: 7\n\n{\"a\":1}";
         check(config, compressed, "response {\"a\":1}\n< Content-Length: 7");
+    }
+
+    #[test]
+    fn cookies_are_set_as_the_rules_say() {
+        let config = json!({"cookies": [
+            {"name": "*", "secure": true, "http_only": true, "same_site": "Lax", "domain": ""},
+            {"name": "old", "rename": "new", "path": "/app"},
+            {"name": "new", "max_age": 60},
+            {"name": "track", "remove": true},
+            {"name": "open", "http_only": false},
+        ]});
+        for (came, want) in [
+            ("a=1", "a=1; Secure; HttpOnly; SameSite=Lax"),
+            (
+                "a=1=2;secure ; samesite=None; Domain=x.test; Priority=High",
+                "a=1=2; Priority=High; Secure; HttpOnly; SameSite=Lax",
+            ),
+            (
+                "old=1; Path=/; Expires=Wed, 21 Oct 2026 07:28:00 GMT",
+                "new=1; Secure; HttpOnly; SameSite=Lax; Path=/app; Max-Age=60",
+            ),
+            ("track=1", ""),
+            ("open=", "open=; Secure; SameSite=Lax"),
+        ] {
+            let upstream = format!("200\nSet-Cookie: {came}");
+            let want = format!("next\n< Set-Cookie: {want}");
+            check_proxied::<ResponseTransformer>(config.clone(), "GET /", &upstream, &want);
+        }
+        for (rule, want) in [
+            (json!({"name": "a b"}), "not a valid cookie name"),
+            (json!({"name": "*", "rename": "x"}), "the same name"),
+            (json!({"name": "a", "path": "/;x"}), "without `;`"),
+        ] {
+            refuses::<ResponseTransformer>(json!({"cookies": [rule]}), want);
+        }
     }
 
     #[test]
