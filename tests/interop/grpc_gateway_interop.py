@@ -7,6 +7,7 @@ import http.client
 import importlib
 import json
 import pathlib
+import struct
 import sys
 import tempfile
 from concurrent import futures
@@ -36,6 +37,13 @@ services:
     headers: {{ x-strict: ["yes"] }}
     plugins:
     - {{ name: grpc-gateway, config: {{ proto: {proto}, unknown: reject, defaults: false, names: proto }} }}
+- name: web
+  url: grpc://127.0.0.1:{port}
+  routes:
+  - name: web
+    protocols: [http, https]
+    paths: [/library.Library]
+    plugins: [{{ name: grpc-web, config: {{ proto: {proto} }} }}]
 - name: away
   url: grpc://127.0.0.1:{dead}
   retries: 0
@@ -197,6 +205,30 @@ def main():
     }.items():
         response, _ = ask(port, method, path, body, headers)
         cases.equal(name, response.status, status)
+    def web(path, *messages):
+        """The frames of a gRPC-Web call in JSON: flags and contents."""
+        body = b"".join(b"\0" + struct.pack(">I", len(m)) + m for m in messages)
+        kind = "application/grpc-web+json"
+        response, answer = ask(port, "POST", path, body, {"Content-Type": kind})
+        assert response.getheader("content-type") == kind, response.getheaders()
+        frames = []
+        while answer:
+            length = struct.unpack(">I", answer[1:5])[0]
+            frames.append((answer[0], answer[5 : 5 + length]))
+            answer = answer[5 + length :]
+        return frames
+
+    message, end = web("/library.Library/GetBook", b'{"name":"x","kind":"NOVEL"}')
+    cases.equal("JSON in frames", (json.loads(message[1])["name"], json.loads(message[1])["kind"]), ("x", "NOVEL"))
+    cases.equal("its end", (end[0], b"grpc-status: 0\r\n" in end[1]), (0x80, True))
+    frames = web("/library.Library/WatchBooks", b'{"count":3}')
+    cases.equal("a stream in frames", [json.loads(m)["name"] for flag, m in frames if flag == 0], ["0", "1", "2"])
+    for name, path, message, status in (
+        ("no such method", "/library.Library/Nope", b"{}", 12),
+        ("no such message", "/library.Library/GetBook", b'{"name":1}', 3),
+    ):
+        frames = web(path, message)
+        cases.equal(f"frames: {name}", f"grpc-status: {status}\r\n".encode() in frames[-1][1], True)
     server.stop(None)
     gateway.stop()
     cases.end()

@@ -15,7 +15,9 @@ const NOT_SENT: &[&str] =
 /// gRPC statuses, as far as the gateway gives them.
 pub const OK: u8 = 0;
 pub const UNKNOWN: u8 = 2;
+pub const INVALID_ARGUMENT: u8 = 3;
 pub const RESOURCE_EXHAUSTED: u8 = 8;
+pub const UNIMPLEMENTED: u8 = 12;
 pub const INTERNAL: u8 = 13;
 
 /// A call with these messages, on behalf of the request.

@@ -3,9 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 
 use super::call::{CallError, CallResponse};
 use super::grpc;
+use super::grpc_gateway::proto::{self, Proto};
+use super::grpc_gateway::transcode::{self, Mapping};
 use super::{Answer, Cx, Descriptor, Effect, Flow, Policy, Reply};
 use crate::exchange::Exchange;
 use crate::message::{FieldName, Fields, names};
@@ -43,11 +46,13 @@ answered as a preflight. `Access-Control-Allow-Origin` is on every answer. The s
 
 A call is read whole before it is made, and its answer before it is given, both bounded by `gateway.limits.buffered_body`: unary
 calls and short server streams work, endless streams end with the service's `read_timeout`. Where the service cannot be
-reached or is too slow, the call ends with the status `UNAVAILABLE` or `DEADLINE_EXCEEDED`. `application/grpc-web+json`,
-for which Kong has `proto`, is not taken.
+reached or is too slow, the call ends with the status `UNAVAILABLE` or `DEADLINE_EXCEEDED`.
+
+With `proto`, a description of the service, messages may be JSON, too (`application/grpc-web+json`, `-text+json`): each in a frame
+of its own, by protobuf's own mapping. What is no such message ends the call with `INVALID_ARGUMENT`.
 ",
     fields: &[
-        Field::new("proto", TEXT, "Kong's description of the service for JSON calls, which are not taken: without effect."),
+        Field::new("proto", TEXT, "The `.proto` file that describes the service, for calls in JSON; its path is taken from the config file's folder."),
         Field::new("pass_stripped_path", Kind::Bool, "Whether the service is asked for what the route leaves of the path."),
         Field::new("allow_origin_header", STR, "The value of `Access-Control-Allow-Origin`.").default("\"*\""),
     ],
@@ -60,19 +65,31 @@ for which Kong has `proto`, is not taken.
 pub struct GrpcWeb {
     stripped: bool,
     origin: String,
+    /// For calls in JSON; none where they are not taken.
+    pool: Option<DescriptorPool>,
+    mapping: Mapping,
 }
 
 /// The form that the client speaks, kept until the answer.
 struct Form {
     text: bool,
+    /// The method, of calls in JSON.
+    json: Option<MethodDescriptor>,
     content_type: String,
 }
 
 impl Policy for GrpcWeb {
     const PLUGIN: &'static Descriptor = &PLUGIN;
 
-    fn compile(config: &Record, _cx: &mut Cx<'_>) -> Option<Self> {
+    fn compile(config: &Record, cx: &mut Cx<'_>) -> Option<Self> {
+        let pool = match config.str("proto").map(|_| proto::load(config, "proto", cx)) {
+            Some(None) => return None,
+            Some(Some(Proto::Read(pool))) => Some(pool),
+            Some(Some(Proto::Unknown)) | None => None,
+        };
         Some(Self {
+            pool,
+            mapping: Mapping::default(),
             stripped: config.bool("pass_stripped_path"),
             origin: config.str("allow_origin_header").unwrap_or("*").to_owned(),
         })
@@ -89,9 +106,11 @@ impl Policy for GrpcWeb {
         }
         let given = x.request.fields.text(&names::CONTENT_TYPE).unwrap_or_default();
         let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let text = match kind.as_str() {
-            "application/grpc-web" | "application/grpc-web+proto" => false,
-            "application/grpc-web-text" | "application/grpc-web-text+proto" => true,
+        let (text, json) = match kind.as_str() {
+            "application/grpc-web" | "application/grpc-web+proto" => (false, false),
+            "application/grpc-web-text" | "application/grpc-web-text+proto" => (true, false),
+            "application/grpc-web+json" if self.pool.is_some() => (false, true),
+            "application/grpc-web-text+json" if self.pool.is_some() => (true, true),
             _ => {
                 let message = "Content-Type is no gRPC-Web that this gateway takes";
                 return Flow::Reply(Reply::error(&x.request, x.request_id, 415, message));
@@ -100,7 +119,16 @@ impl Policy for GrpcWeb {
         if x.request.method != "POST" {
             return Flow::Reply(Reply::error(&x.request, x.request_id, 405, "Method not allowed"));
         }
-        x.keep(Form { text, content_type: kind });
+        x.keep(Form { text, json: None, content_type: kind });
+        if json {
+            let path = self.path(x);
+            let Some(method) = self.method(path) else {
+                let message = "the description of the service has no such method";
+                return Flow::Reply(ended(x, Vec::new(), grpc::UNIMPLEMENTED, message));
+            };
+            let kind = x.take::<Form>().map(|f| f.content_type).unwrap_or_default();
+            x.keep(Form { text, json: Some(method), content_type: kind });
+        }
         if x.body.is_none() {
             return Flow::Await(Effect::ReadBody { limit: x.snapshot.gateway.limits.buffered_body });
         }
@@ -112,7 +140,7 @@ impl Policy for GrpcWeb {
             Answer::Body(Ok(())) => self.call(x),
             Answer::Body(Err(error)) => Flow::Reply(Reply::unread(x, error)),
             Answer::Call(mut results) => match results.pop() {
-                Some(Ok(response)) => Flow::Reply(answered(x, &response)),
+                Some(Ok(response)) => Flow::Reply(self.answered(x, &response)),
                 Some(Err(error)) => Flow::Reply(failed(x, error)),
                 None => Flow::Reply(Reply::exit(500, "An unexpected error occurred")),
             },
@@ -128,6 +156,71 @@ impl Policy for GrpcWeb {
 }
 
 impl GrpcWeb {
+    /// The path that the service is asked for.
+    fn path<'x>(&self, x: &'x Exchange) -> &'x str {
+        if self.stripped { &x.upstream.path } else { &x.request.path }
+    }
+
+    /// The method of a path `/package.Service/Method`.
+    fn method(&self, path: &str) -> Option<MethodDescriptor> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let service = self.pool.as_ref()?.get_service_by_name(service)?;
+        service.methods().find(|m| m.name() == method)
+    }
+
+    /// Messages in JSON as the service reads them.
+    fn encoded(&self, method: &MethodDescriptor, frames: &[grpc::Frame<'_>]) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        for frame in frames {
+            if frame.compressed {
+                return Err("messages in JSON must not be compressed".to_owned());
+            }
+            let message = self.mapping.message(&method.input(), frame.message)?;
+            grpc::push_frame(&mut out, &transcode::encode(&message));
+        }
+        Ok(out)
+    }
+
+    /// The service's messages in JSON.
+    fn decoded(&self, x: &Exchange, method: &MethodDescriptor, body: &[u8]) -> Result<Vec<u8>, String> {
+        let limit = x.snapshot.gateway.limits.buffered_body;
+        let mut out = Vec::new();
+        for frame in grpc::frames(body).ok_or("it is no sequence of gRPC messages")? {
+            if frame.compressed {
+                return Err("it is compressed, which nobody asked for".to_owned());
+            }
+            let message = transcode::decode(&method.output(), frame.message)?;
+            let json = self.mapping.write(&message, None, limit.saturating_sub(out.len()))?;
+            grpc::push_frame(&mut out, &json);
+        }
+        Ok(out)
+    }
+
+    /// The service's answer in the client's form.
+    fn answered(&self, x: &Exchange, response: &CallResponse) -> Reply {
+        let mut body = match x.kept::<Form>().and_then(|f| f.json.as_ref()) {
+            None => response.body.to_vec(),
+            Some(method) => match self.decoded(x, method, &response.body) {
+                Ok(body) => body,
+                Err(error) => {
+                    let message = format!("the service's answer cannot be used: {error}");
+                    return ended(x, Vec::new(), grpc::INTERNAL, &message);
+                }
+            },
+        };
+        let Some(trailers) = grpc::ending(response) else {
+            if response.status == 200 {
+                return failed(x, CallError::Broken);
+            }
+            let why = format!("the service answered {}", response.status);
+            return ended(x, Vec::new(), grpc::status_of_http(response.status), &why);
+        };
+        push_trailers(&mut body, &trailers);
+        let mut reply = in_form(x, body);
+        reply.fields.extend(grpc::metadata(response));
+        reply
+    }
+
     fn call(&self, x: &mut Exchange) -> Flow {
         let Some(service) = x.service else {
             return Flow::Reply(Reply::error(
@@ -142,30 +235,20 @@ impl GrpcWeb {
         let Some(body) = (if text { decoded(&body) } else { Some(body) }) else {
             return Flow::Reply(Reply::error(&x.request, x.request_id, 400, "the body is no base64"));
         };
-        if grpc::frames(&body).is_none() {
+        let Some(frames) = grpc::frames(&body) else {
             let message = "the body is no sequence of gRPC messages";
             return Flow::Reply(Reply::error(&x.request, x.request_id, 400, message));
-        }
-        let path = if self.stripped { &x.upstream.path } else { &x.request.path };
-        let call = grpc::call(x, service, path.clone(), body);
+        };
+        let body = match x.kept::<Form>().and_then(|f| f.json.as_ref()) {
+            None => body,
+            Some(method) => match self.encoded(method, &frames) {
+                Ok(body) => body.into(),
+                Err(message) => return Flow::Reply(ended(x, Vec::new(), grpc::INVALID_ARGUMENT, &message)),
+            },
+        };
+        let call = grpc::call(x, service, self.path(x).to_owned(), body);
         Flow::Await(Effect::Call(vec![call]))
     }
-}
-
-/// The service's answer in the client's form.
-fn answered(x: &Exchange, response: &CallResponse) -> Reply {
-    let mut body = response.body.to_vec();
-    let Some(trailers) = grpc::ending(response) else {
-        if response.status == 200 {
-            return failed(x, CallError::Broken);
-        }
-        let why = format!("the service answered {}", response.status);
-        return ended(x, Vec::new(), grpc::status_of_http(response.status), &why);
-    };
-    push_trailers(&mut body, &trailers);
-    let mut reply = in_form(x, body);
-    reply.fields.extend(grpc::metadata(response));
-    reply
 }
 
 fn failed(x: &Exchange, error: CallError) -> Reply {
@@ -252,7 +335,7 @@ mod tests {
     fn trailers_become_a_frame() {
         let policy: GrpcWeb = policy(&json!({}));
         let mut x = exchange("POST /p.S/M\nContent-Type: application/grpc-web-text");
-        x.keep(Form { text: true, content_type: "application/grpc-web-text".to_owned() });
+        x.keep(Form { text: true, json: None, content_type: "application/grpc-web-text".to_owned() });
         let mut trailers = Fields::default();
         trailers.push(b"grpc-status", b"0");
         trailers.push(b"X-More", b"y");

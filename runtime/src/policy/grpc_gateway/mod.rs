@@ -1,10 +1,10 @@
 //! `grpc-gateway`: call gRPC services with JSON.
 
-mod proto;
+pub mod proto;
 mod rules;
 mod status;
 mod template;
-mod transcode;
+pub mod transcode;
 
 use bytes::Bytes;
 use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions, Value};

@@ -21,6 +21,16 @@ pub struct Mapping {
     pub strict: bool,
 }
 
+impl Default for Mapping {
+    fn default() -> Self {
+        Self {
+            write: SerializeOptions::new().skip_default_fields(false),
+            read: DeserializeOptions::new().deny_unknown_fields(false),
+            strict: false,
+        }
+    }
+}
+
 /// Most `Any` values within each other. Each is read by itself, so the reader's own bound does not see them.
 const ANY_DEPTH: usize = 16;
 
