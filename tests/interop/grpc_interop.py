@@ -105,10 +105,10 @@ HANDLERS = {
 }
 
 
-def start_server(port, tls=None, options=()):
+def start_server(port, tls=None, options=(), handlers=HANDLERS):
     pool = futures.ThreadPoolExecutor(max_workers=256)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0), *OPTIONS, *options])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, HANDLERS),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     address = f"127.0.0.1:{port}"
     assert server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     server.start()
@@ -327,6 +327,49 @@ def upstream_goes_away(cases, gateway, port):
     server.stop(None)
 
 
+PATIENT = """
+_format_version: "3.0"
+gateway: {{timeouts: {{header: 400, body: 400, write: 400, keep_alive: 400}}}}
+services:
+  - {{name: patient, protocol: grpc, host: 127.0.0.1, port: {clear}, write_timeout: 500, read_timeout: 20000, routes: [
+      {{name: patient, protocols: [grpc, grpcs], hosts: [patient.test], paths: [/]}}]}}
+  - {{name: two, protocol: grpc, host: two, retries: 0, routes: [
+      {{name: two, protocols: [grpc, grpcs], hosts: [two.test], paths: [/]}}]}}
+upstreams:
+  - {{name: two, targets: [{{target: "127.0.0.1:{clear}"}}, {{target: "127.0.0.1:{broken}"}}],
+      outlier_ejection: {{consecutive_errors: 2, time: 60, max_percent: 50}}}}
+"""
+
+
+def quiet_streams(cases, gateway):
+    """A stream on which nobody says anything lives as long as the service's read timeout, whatever else is short."""
+    options = [("grpc.default_authority", "patient.test"), ("grpc.keepalive_time_ms", 500),
+               ("grpc.http2.max_pings_without_data", 0), ("grpc.keepalive_permit_without_calls", 1)]
+    channel = grpc.insecure_channel(f"127.0.0.1:{gateway.port}", options)
+
+    def requests():
+        for n in range(3):
+            yield b"%d" % n
+            time.sleep(2.5)
+
+    cases.equal("quiet stream", list(call(channel, "Bidi", requests())[0]), [b"0", b"1", b"2"])
+    # Only its own probes were on the connection meanwhile, and it is the same one.
+    time.sleep(2)
+    cases.equal("after a quiet connection", status(channel), ("OK", ""))
+
+
+def ejection(cases, gateway):
+    """A server that says it is unavailable gets no more calls."""
+    channel = channel_to(gateway.port, "two.test")
+    codes = [status(channel)[0] for _ in range(12)]
+    cases.equal("calls until the ejection", codes.count("UNAVAILABLE"), 2)
+    cases.equal("calls after it", codes[6:], ["OK"] * 6)
+
+
+def unavailable(request, context):
+    context.abort(grpc.StatusCode.UNAVAILABLE, "not today")
+
+
 def drain(cases, gateway):
     """A call that runs when the gateway is told to end still ends well."""
     running = call(channel_to(gateway.port, "clear.test"), "Slow", b"1")
@@ -340,11 +383,12 @@ def main():
     cert, key = os.environ["TLS_CERT"], os.environ["TLS_KEY"]
     with open(cert, "rb") as c, open(key, "rb") as k:
         root, private = c.read(), k.read()
-    ports = {name: free_port() for name in ("clear", "tls", "few", "dead", "mortal")}
+    ports = {name: free_port() for name in ("clear", "tls", "few", "dead", "mortal", "broken")}
     servers = [
         start_server(ports["clear"]),
         start_server(ports["tls"], grpc.ssl_server_credentials([(private, root)])),
         start_server(ports["few"], options=[("grpc.max_concurrent_streams", 10)]),
+        start_server(ports["broken"], handlers={"Unary": grpc.unary_unary_rpc_method_handler(unavailable)}),
     ]
     gateway = Gateway(CONFIG.format(**ports), cert, key)
     cases = Cases()
@@ -362,6 +406,10 @@ def main():
             cases.run(f"{name}, {way}", lambda: cases_equal(case(channel), want))
     gateway_answers(cases, gateway, ports)
     upstream_goes_away(cases, gateway, ports["mortal"])
+    patient = Gateway(PATIENT.format(**ports))
+    quiet_streams(cases, patient)
+    ejection(cases, patient)
+    patient.stop()
     drain(cases, gateway)
     for server in servers:
         server.stop(None)

@@ -1,12 +1,14 @@
 //! Names that a real name server answers for: SRV records, times to live, and what happens while it is down.
 
-use std::net::UdpSocket;
+use std::io::Write as _;
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gw_tests::redis::free_port;
 use gw_tests::scripted::{Scripted, answer};
 use gw_tests::serving::{PATIENCE, Serving, get};
+use rustix::process::Signal;
 
 /// A running dnsmasq that knows these records and nothing else.
 struct Dnsmasq {
@@ -125,4 +127,32 @@ fn a_name_that_does_not_exist_is_told_at_once() {
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert!(answer.body.contains("name resolution failed"), "{}", answer.body);
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_name_server_that_says_nothing_keeps_no_gateway_from_its_end() {
+    // It hears questions and answers none.
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port exists");
+    let port = silent.local_addr().expect("it is bound").port();
+    let mut gw = Serving::start(&format!(
+        "_format_version: \"3.0\"\ngateway: {{ drain: 1, dns: {{ servers: [\"127.0.0.1:{port}\"] }} }}\n\
+         services:\n- {{ name: s, host: slow.test, routes: [{{ paths: [/] }}] }}\n\
+         - {{ name: u, host: u, routes: [{{ paths: [/u] }}] }}\n\
+         upstreams: [{{ name: u, targets: [{{ target: \"slow.test:80\" }}] }}]\n"
+    ));
+    let waiting: Vec<TcpStream> = ["/", "/u"]
+        .iter()
+        .map(|path| {
+            let mut stream = TcpStream::connect(gw.http).expect("it listens");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("it reads");
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    gw.signal(Signal::TERM);
+    let (status, took) = gw.ended();
+    drop(waiting);
+    assert_eq!(status.code(), Some(0), "{}", gw.log());
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }

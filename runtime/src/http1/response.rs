@@ -19,11 +19,12 @@ const HEAD_MAX: usize = 64 * 1024;
 
 /// Parses a response head. `method` decides about the body (RFC 9112 6.3).
 pub fn parse(bytes: &[u8], method: &str, head: &mut ResponseHead) -> Result<Option<Meta>, Reject> {
-    let Some(end) = head_end(bytes) else {
-        return match bytes.len() > HEAD_MAX {
-            true => Err(Reject::bad("the response's headers are too large")),
-            false => incomplete(bytes).map(|()| None),
-        };
+    let end = head_end(bytes);
+    if end.unwrap_or(bytes.len()) > HEAD_MAX {
+        return Err(Reject::bad("the response's headers are too large"));
+    }
+    let Some(end) = end else {
+        return incomplete(bytes).map(|()| None);
     };
     head.fields.clear();
     let line_end = memchr::memchr(b'\n', bytes).unwrap_or(0);
@@ -168,6 +169,7 @@ mod tests {
             "SSH-2.0-OpenSSH_9.6\r\n",
             "HTTP/2",
             "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+            &format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "a".repeat(HEAD_MAX)),
         ] {
             assert!(run(text, "GET").is_err(), "{text:?}");
         }

@@ -14,7 +14,8 @@ use super::dns::Lookup;
 use super::public::is_public;
 use crate::clock;
 use crate::exchange::Exchange;
-use crate::message::names;
+use crate::message::{FieldName, names};
+use crate::policy::reply::is_grpc;
 use crate::snapshot::{Service, ServiceId, UpstreamId};
 use crate::worker::context::{SharedRing, Worker};
 use crate::worker::forward::Failure;
@@ -281,7 +282,15 @@ impl Target {
             status => Outcome::Status(status),
         };
         choice.ring.report_passive(state, outcome, choice.trial, now);
-        choice.ring.judge(state, Verdict::of(x.response.status), now);
+        if choice.ring.upstream.outlier.is_some() {
+            let call = x.response.fields.get(&names::CONTENT_TYPE).is_some_and(is_grpc);
+            let status = FieldName::new("grpc-status");
+            let verdict = match x.response.fields.text(&status).filter(|_| call) {
+                Some(status) => Verdict::of_call(status.trim()),
+                None => Verdict::of(x.response.status),
+            };
+            choice.ring.judge(state, verdict, now);
+        }
         if !choice.ring.upstream.retry_after.is_zero() && matches!(x.response.status, 429 | 503) {
             choice.ring.rest(state, retry_after(x), now);
         }

@@ -128,7 +128,8 @@ fn after_changed(forward: &Forward<H1Body<'_>>) -> Option<Fields> {
 
 /// The `Content-Length` of an answer that has no body but may say how long it would be.
 pub fn stated_length(x: &Exchange) -> Option<u64> {
-    if x.request.method != "HEAD" && x.response.status != 304 {
+    // With 204 it must not be said (RFC 9110 8.6), whatever the upstream does.
+    if (x.request.method != "HEAD" && x.response.status != 304) || x.response.status == 204 {
         return None;
     }
     x.response.fields.text(&crate::message::names::CONTENT_LENGTH)?.parse().ok()

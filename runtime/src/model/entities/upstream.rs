@@ -109,7 +109,7 @@ const OUTLIER: &[Field] = &[
         "consecutive_errors",
         MANY,
         "Gateway errors in a row that eject a target: it cannot be reached, does not answer, or answers 502, 503 or \
-         504. 0 is never.",
+         504, or a gRPC call with UNAVAILABLE and no message. 0 is never.",
     )
     .default("5"),
     Field::new(

@@ -39,6 +39,18 @@ impl Verdict {
             _ => Self::Good,
         }
     }
+
+    /// What the status of a gRPC call says that ended without a message. A deadline is the client's own, and no other
+    /// status than these is the server's fault.
+    pub fn of_call(status: &str) -> Self {
+        match status {
+            // UNAVAILABLE
+            "14" => Self::GatewayError,
+            // UNKNOWN, INTERNAL, DATA_LOSS
+            "2" | "13" | "15" => Self::Error,
+            _ => Self::Good,
+        }
+    }
 }
 
 impl Ring {
