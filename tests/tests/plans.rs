@@ -1,12 +1,14 @@
 //! Plans and quotas as their users meet them: the example, restarts, and who has used what.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::process::Output;
 
 use gw_tests::binary::gw;
 use gw_tests::dev::{Dev, FREE};
 use gw_tests::folder::Folder;
 use gw_tests::redis::RedisServer;
-use gw_tests::serving::{Answer, Serving, get};
+use gw_tests::serving::{Answer, Serving, get, receive};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -258,4 +260,65 @@ fn usage_is_read_from_redis_too() {
     drop(redis);
     let errors = said(3, &["usage", &file, "--consumer", "free"]);
     assert!(errors.contains("cannot read counters: redis://"), "{errors}");
+}
+
+#[test]
+fn usage_by_address_header_and_other_keys_is_found_in_memory_and_in_redis() {
+    let redis = RedisServer::start();
+    for policy in ["local", "redis"] {
+        let text = format!(
+            "_format_version: \"3.0\"
+gateway: {{ redis: \"{}\" }}
+routes:
+- {{ name: r, paths: [/] }}
+plugins:
+- {{ name: request-termination, config: {{ status_code: 200 }} }}
+- name: rate-limiting
+  config:
+    policy: {policy}
+    limits:
+    - {{ name: address, limit: 10, period: year, by: [ip] }}
+    - {{ name: client, limit: 5, period: year, by: ['header:X-Client'] }}
+    - {{ name: token, limit: 4, period: year, by: ['header:X-Api-Key'] }}
+",
+            redis.url()
+        );
+        let gateway = Serving::start(&text);
+        let send = |client: &str, key: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Client: {client}\r\nX-Api-Key: {key}\r\n\r\n");
+            let mut stream = TcpStream::connect(gateway.http).expect("the gateway listens");
+            stream.write_all(head.as_bytes()).expect("the gateway reads");
+            receive(&mut stream).expect("an answer")
+        };
+        while field(&send("first", "hunter2"), "X-RateLimit-Remaining-client").is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for client in ["b", "b", "c"] {
+            assert_eq!(send(client, &format!("other{client}")).status, 200);
+        }
+        let admin = gateway.admin.to_string();
+        let rows = |keys: &str| {
+            json(&["usage", "--admin", &admin, "--keys", keys, "--format", "json"])["rows"].clone()
+        };
+        let of = |rows: &Value, limit: &str| -> Vec<String> {
+            let rows = rows.as_array().expect("rows");
+            let rows = rows.iter().filter(|r| r["limit"] == limit);
+            rows.map(|r| format!("{} {}", r["key"].as_str().unwrap_or("-"), r["used"])).collect()
+        };
+        let all = rows("10");
+        assert!(of(&all, "address")[0].starts_with("127.0.0.1 "), "{policy}: {all}");
+        let clients = of(&all, "client");
+        assert!(clients.len() == 3 && clients.contains(&"b 2".to_owned()), "{policy}: {all}");
+        assert!(of(&all, "token").iter().all(|t| t.starts_with("sha256=")), "{policy}: {all}");
+        assert!(!all.to_string().contains("hunter2"), "{policy}: {all}");
+        assert_eq!(of(&rows("1"), "client").len(), 1, "{policy}");
+        assert_eq!(rows("0").as_array().map(Vec::len), Some(0), "{policy}: no consumers, no rows");
+        if policy == "redis" {
+            let folder = Folder::new("usage-keys");
+            let file = folder.write("kong.yaml", &text).display().to_string();
+            let table = said(0, &["usage", &file, "--keys", "5"]);
+            assert!(table.contains("127.0.0.1") && table.contains("client"), "{table}");
+            print!("{table}");
+        }
+    }
 }

@@ -87,7 +87,7 @@ how TLS is spoken. Unlike in plugins, where Kong's default is no, certificates a
 
 A user of Redis' access control needs little:
 `ACL SETUSER gateway on >PASSWORD ~ratelimit:* +evalsha +eval +script|load +time +hmget +hset +ttl +expire +select`, and
-`+role` behind sentinels, `+cluster|info +cluster|slots` in a cluster.
+`+role` behind sentinels, `+cluster|info +cluster|slots` in a cluster, and `+scan` for `gw usage --keys`.
 ";
 
 const CONFIG: &str = "\

@@ -1,5 +1,5 @@
 //! `GET /usage`: who has used how much of which limit. `consumer`, `plan` and `route` in the query choose; each may come
-//! several times.
+//! several times. `keys` also lists so many counters of each limit that are of no consumer.
 
 use std::sync::Arc;
 
@@ -11,6 +11,9 @@ use crate::clock;
 use crate::policy::Step;
 use crate::usage::{self, Filter, Stores};
 use crate::worker::context::Common;
+
+/// Most counters of one limit that are of no consumer.
+const MOST_KEYS: usize = 10_000;
 
 /// Answers the request with this query.
 pub(super) async fn report(query: &str, common: &Arc<Common>) -> Response<Full<Bytes>> {
@@ -32,7 +35,11 @@ pub(super) async fn report(query: &str, common: &Arc<Common>) -> Response<Full<B
             _ => None,
         });
         match limiters.map(|p| p.local_store()).next() {
-            Some(local) => usage::rows(&counters, Stores { local }),
+            Some(local) => {
+                let mut rows = usage::rows(&counters, Stores { local })?;
+                rows.extend(usage::fullest(&snapshot, &filter, &counters, Stores { local })?);
+                std::io::Result::Ok(rows)
+            }
             None => Ok(Vec::new()),
         }
     });
@@ -52,7 +59,15 @@ fn filter(query: &str) -> Result<Filter, String> {
             "consumer" => filter.consumers.push(value),
             "plan" => filter.plans.push(value),
             "route" => filter.routes.push(value),
-            _ => return Err(format!("unknown parameter `{name}`: there are `consumer`, `plan` and `route`")),
+            "keys" => match value.parse() {
+                Ok(keys) if keys <= MOST_KEYS => filter.keys = keys,
+                _ => return Err(format!("`keys` is no number from 0 to {MOST_KEYS}")),
+            },
+            _ => {
+                return Err(format!(
+                    "unknown parameter `{name}`: there are `consumer`, `plan`, `route` and `keys`"
+                ));
+            }
         }
     }
     Ok(filter)
@@ -86,7 +101,7 @@ mod tests {
             (vec!["a b".to_owned(), "c".to_owned()], vec!["é".to_owned()])
         );
         assert_eq!(filter("").unwrap(), Filter::default());
-        for bad in ["user=x", "plan=%", "plan=%zz", "route=%FF"] {
+        for bad in ["user=x", "keys=x", "keys=10001", "plan=%", "plan=%zz", "route=%FF"] {
             assert!(filter(bad).is_err(), "{bad}");
         }
     }

@@ -129,6 +129,21 @@ impl LocalStore {
         lock(&self.shards[place]).restore(entry, self.capacity, now_ms);
     }
 
+    /// The keys that begin with `prefix` and mean anything at `now_ms`: those that have used most of their limits, at most
+    /// `most` of them.
+    pub fn under(&self, prefix: &str, most: usize, now_ms: u64) -> Vec<Key> {
+        let mut all: Vec<(f32, Arc<str>)> = Vec::new();
+        for shard in &self.shards {
+            all.extend(lock(shard).under(prefix, now_ms));
+            // Now and then, so that a million keys are never held at once.
+            if all.len() > 4 * most {
+                keep_fullest(&mut all, most);
+            }
+        }
+        keep_fullest(&mut all, most);
+        all.into_iter().map(|(_, key)| Key::from_text(&key)).collect()
+    }
+
     /// How many keys are held.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| lock(s).len()).sum()
@@ -150,6 +165,11 @@ impl LocalStore {
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         lock(&self.shards[self.place(key)])
     }
+}
+
+fn keep_fullest(keys: &mut Vec<(f32, Arc<str>)>, most: usize) {
+    keys.sort_by(|a, b| b.0.total_cmp(&a.0));
+    keys.truncate(most);
 }
 
 /// A panic elsewhere leaves counters that are whole, so a poisoned lock is taken all the same.

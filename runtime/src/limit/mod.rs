@@ -68,6 +68,11 @@ impl Key {
         key
     }
 
+    /// A key whose text is known, as a store names it.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Makes this the key that [`Key::new`] would make, reusing its memory.
     pub fn rewrite(&mut self, scope: &str, identifier: Identifier<'_>) {
         use std::fmt::Write as _;

@@ -20,6 +20,8 @@ pub struct Filter {
     pub plans: Vec<String>,
     /// Names or ids.
     pub routes: Vec<String>,
+    /// How many counters of each limit to list that are of no consumer, the fullest first.
+    pub keys: usize,
 }
 
 impl Filter {
@@ -46,11 +48,11 @@ impl Filter {
         self.consumers.is_empty() || names(consumer).any(|n| self.consumers.iter().any(|c| c == n))
     }
 
-    fn wants_route(&self, route: &Route) -> bool {
+    pub(super) fn wants_route(&self, route: &Route) -> bool {
         self.routes.is_empty() || route_names(route).any(|n| self.routes.iter().any(|r| r == n))
     }
 
-    fn wants_plan(&self, plan: Option<&str>) -> bool {
+    pub(super) fn wants_plan(&self, plan: Option<&str>) -> bool {
         self.plans.is_empty() || plan.is_some_and(|p| self.plans.iter().any(|n| n == p))
     }
 }
@@ -64,7 +66,7 @@ fn route_names(route: &Route) -> impl Iterator<Item = &str> {
     route.name.as_deref().into_iter().chain([route.id.as_str()])
 }
 
-fn limiter(step: &Step) -> Option<&RateLimiting> {
+pub(super) fn limiter(step: &Step) -> Option<&RateLimiting> {
     match step {
         Step::RateLimiting(policy) => Some(policy),
         _ => None,
@@ -88,7 +90,7 @@ pub fn counters(snapshot: &Snapshot, filter: &Filter) -> Vec<Counter> {
 }
 
 /// The limiting steps of a class, each with the routes on which it runs.
-fn steps(snapshot: &Snapshot, class: Option<ClassId>) -> BTreeMap<u32, Vec<usize>> {
+pub(super) fn steps(snapshot: &Snapshot, class: Option<ClassId>) -> BTreeMap<u32, Vec<usize>> {
     let mut steps: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (i, route) in snapshot.routes.iter().enumerate() {
         let own = route.class_chains.iter().find(|(c, _)| Some(*c) == class);
@@ -139,7 +141,7 @@ fn add(
 }
 
 /// What the routes that share a counter are called together.
-fn label(shared: &[&Route], snapshot: &Snapshot, by: &LimitBy) -> String {
+pub(super) fn label(shared: &[&Route], snapshot: &Snapshot, by: &LimitBy) -> String {
     const MOST: usize = 3;
     let apart = by.parts().iter().any(|p| matches!(p, Part::Route | Part::Service));
     if shared.len() == snapshot.routes.len() && !apart {

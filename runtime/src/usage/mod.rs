@@ -1,14 +1,16 @@
 //! Who has used how much of which limit: the counters of `rate-limiting`, by consumer, plan and route.
 //!
 //! Which counters there are follows from the config; so nothing needs to be searched for, neither in memory nor in Redis.
-//! Counters by address, header or claim belong to nobody whom a config knows, and are not listed.
+//! Counters by address, header or claim belong to nobody whom a config knows; they are searched for only where asked.
 
 mod find;
+mod keys;
 mod read;
 
 use std::sync::Arc;
 
 pub use find::{Filter, counters};
+pub use keys::fullest;
 pub use read::{Stores, rows};
 use serde_json::{Value, json};
 
@@ -17,7 +19,7 @@ use crate::limit::{Key, RedisSettings, Rules};
 /// The counters of one consumer under limits that are counted together.
 #[derive(Clone, Debug)]
 pub struct Counter {
-    /// Username, else custom id, else id.
+    /// Username, else custom id, else id; empty for a counter of no consumer.
     pub consumer: String,
     /// The consumer group whose plugin limits the consumer, if it is one.
     pub plan: Option<String>,
@@ -32,7 +34,10 @@ pub struct Counter {
 /// One limit and how much of it is used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// Empty for a counter of no consumer.
     pub consumer: String,
+    /// Whose counter it is otherwise: an address, the value of a header or of a claim.
+    pub key: Option<String>,
     pub plan: Option<String>,
     pub route: String,
     /// The limit's name.
@@ -58,7 +63,7 @@ pub fn to_json(rows: &[Row], now_ms: u64) -> Value {
         json!({
             "consumer": r.consumer, "plan": r.plan, "route": r.route, "limit": r.limit, "period": r.period,
             "allowed": number(r.allowed), "used": number(r.used), "left": number(r.left), "used_percent": r.used_percent,
-            "more_in_s": r.more_in_s,
+            "more_in_s": r.more_in_s, "key": r.key,
         })
     };
     json!({
@@ -79,6 +84,7 @@ pub fn from_json(document: &Value) -> Option<Vec<Row>> {
         let number = |name: &str| r.get(name)?.as_f64();
         Some(Row {
             consumer: text("consumer")?,
+            key: text("key"),
             plan: text("plan"),
             route: text("route")?,
             limit: text("limit")?,

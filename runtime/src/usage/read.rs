@@ -79,6 +79,7 @@ fn of<'a>(counter: &'a Counter, outcome: &'a Outcome) -> impl Iterator<Item = Ro
         let full = rule.algorithm == Algorithm::Bucket && used == 0.0;
         Row {
             consumer: counter.consumer.clone(),
+            key: None,
             plan: counter.plan.clone(),
             route: counter.route.clone(),
             limit: rule.name().to_owned(),

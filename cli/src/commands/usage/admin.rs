@@ -39,6 +39,9 @@ fn path(filter: &Filter) -> String {
         path.push(if path.contains('?') { '&' } else { '?' });
         path.push_str(&format!("{name}={}", escape(value)));
     }
+    if filter.keys > 0 {
+        path.push_str(&format!("{}keys={}", if path.contains('?') { '&' } else { '?' }, filter.keys));
+    }
     path
 }
 
@@ -78,5 +81,6 @@ mod tests {
         };
         assert_eq!(path(&filter), "/usage?consumer=a%20b%26c&consumer=d&plan=%C3%A9");
         assert_eq!(path(&Filter::default()), "/usage");
+        assert_eq!(path(&Filter { keys: 5, ..Filter::default() }), "/usage?keys=5");
     }
 }

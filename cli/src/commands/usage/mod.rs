@@ -10,6 +10,7 @@ use gw_runtime::clock;
 use gw_runtime::compile;
 use gw_runtime::diag::has_errors;
 use gw_runtime::limit::{LocalStore, counter_file};
+use gw_runtime::snapshot::Snapshot;
 use gw_runtime::snapshot::shared::Shared;
 use gw_runtime::usage::{self, Filter, Row, Stores};
 
@@ -23,11 +24,13 @@ use crate::output::print;
 Counters in Redis are read there, those of a single gateway from `gateway.counter_file`, which lags a second behind. A \
 running gateway tells what it has in memory, too: ask its admin listener.
 
-Counters by address, header or claim are not listed: no config knows whose they are.
+Counters by address, header or claim are listed with --keys: no config knows whose they are, so they are searched for, in \
+Redis by SCAN. Values of headers that may be credentials are shown as digests.
 
 Examples:
   gw usage kong.yaml
   gw usage kong.yaml --plan free --at-least 80
+  gw usage kong.yaml --keys 10
   gw usage --admin 127.0.0.1:8001 --consumer alice --format json
 
 Exit codes: 0 fine; 1 for a config with errors; 2 for wrong usage, such as an unknown consumer; 3 where counters cannot be \
@@ -51,6 +54,9 @@ pub struct Args {
     /// Only of this route, by name or id (repeatable)
     #[arg(long = "route", value_name = "NAME")]
     routes: Vec<String>,
+    /// List so many counters of each limit that are of no consumer, the fullest first: addresses, header values, claims
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    keys: u16,
     /// Only limits of which at least so many percent are used
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     at_least: u32,
@@ -69,8 +75,12 @@ enum Format {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Code> {
-    let filter =
-        Filter { consumers: args.consumers.clone(), plans: args.plans.clone(), routes: args.routes.clone() };
+    let filter = Filter {
+        consumers: args.consumers.clone(),
+        plans: args.plans.clone(),
+        routes: args.routes.clone(),
+        keys: args.keys.into(),
+    };
     let rows = match (&args.admin, &args.file) {
         (Some(admin), _) => admin::ask(admin, &filter)?,
         (None, Some(file)) => match of_config(file, args, &filter)? {
@@ -100,9 +110,9 @@ fn of_config(file: &std::path::Path, args: &Args, filter: &Filter) -> anyhow::Re
     filter.check(&snapshot).map_err(|why| WithCode(Code::Usage, why))?;
     let counters = usage::counters(&snapshot, filter);
     let store = LocalStore::default();
-    if counters.iter().any(|c| c.redis.is_none()) {
-        let kept = args.counter_file.clone().or_else(|| snapshot.gateway.counter_file.clone());
-        let Some(kept) = kept else {
+    let searches = filter.keys > 0 && kept_file(args, &snapshot).is_some();
+    if searches || counters.iter().any(|c| c.redis.is_none()) {
+        let Some(kept) = kept_file(args, &snapshot) else {
             let message = format!(
                 "`{}` counts in the gateway's memory: ask it with --admin, or let `gateway.counter_file` keep counters",
                 file.display()
@@ -114,7 +124,13 @@ fn of_config(file: &std::path::Path, args: &Args, filter: &Filter) -> anyhow::Re
         };
         counter_file::read(&kept, &store, clock::unix_ms()).map_err(unreadable)?;
     }
-    let rows = usage::rows(&counters, Stores { local: &store })
-        .map_err(|e| WithCode(Code::Environment, format!("cannot read counters: {e}")))?;
+    let stores = Stores { local: &store };
+    let unread = |e: std::io::Error| WithCode(Code::Environment, format!("cannot read counters: {e}"));
+    let mut rows = usage::rows(&counters, stores).map_err(unread)?;
+    rows.extend(usage::fullest(&snapshot, filter, &counters, stores).map_err(unread)?);
     Ok(Some(rows))
+}
+
+fn kept_file(args: &Args, snapshot: &Snapshot) -> Option<PathBuf> {
+    args.counter_file.clone().or_else(|| snapshot.gateway.counter_file.clone())
 }

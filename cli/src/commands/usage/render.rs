@@ -2,8 +2,7 @@
 
 use gw_runtime::usage::Row;
 
-const HEAD: [&str; 9] =
-    ["CONSUMER", "PLAN", "ROUTE", "LIMIT", "PERIOD", "USED", "ALLOWED", "USED%", "MORE IN"];
+const HEAD: [&str; 9] = ["WHO", "PLAN", "ROUTE", "LIMIT", "PERIOD", "USED", "ALLOWED", "USED%", "MORE IN"];
 /// Columns that hold numbers stand to the right.
 const RIGHT: [bool; 9] = [false, false, false, false, false, true, true, true, true];
 
@@ -14,7 +13,7 @@ pub fn table(rows: &[Row]) -> String {
     }
     let cells = |r: &Row| {
         [
-            printable(&r.consumer),
+            printable(who(r)),
             r.plan.as_deref().map_or_else(|| "-".to_owned(), printable),
             printable(&r.route),
             printable(&r.limit),
@@ -45,9 +44,15 @@ pub fn table(rows: &[Row]) -> String {
     out
 }
 
+/// The consumer, or whoever else the counter is of.
+fn who(row: &Row) -> &str {
+    row.key.as_deref().unwrap_or(&row.consumer)
+}
+
 /// RFC 4180, with a line of names.
 pub fn csv(rows: &[Row]) -> String {
-    let mut out = "consumer,plan,route,limit,period,used,allowed,left,used_percent,more_in_s\r\n".to_owned();
+    let mut out =
+        "consumer,plan,route,limit,period,used,allowed,left,used_percent,more_in_s,key\r\n".to_owned();
     for r in rows {
         let fields = [
             quoted(&r.consumer),
@@ -60,6 +65,7 @@ pub fn csv(rows: &[Row]) -> String {
             number(r.left),
             r.used_percent.to_string(),
             r.more_in_s.to_string(),
+            quoted(r.key.as_deref().unwrap_or_default()),
         ];
         out.push_str(&fields.join(","));
         out.push_str("\r\n");
@@ -107,6 +113,7 @@ mod tests {
     fn row(consumer: &str, used: f64) -> Row {
         Row {
             consumer: consumer.to_owned(),
+            key: None,
             plan: Some("free".to_owned()),
             route: "*".to_owned(),
             limit: "daily".to_owned(),
@@ -124,7 +131,7 @@ mod tests {
         let text = table(&[row("alice", 820.0), row("a-longer-name\u{7}", 7.5)]);
         assert_eq!(
             text,
-            "CONSUMER        PLAN  ROUTE  LIMIT  PERIOD  USED  ALLOWED  USED%  MORE IN\n\
+            "WHO             PLAN  ROUTE  LIMIT  PERIOD  USED  ALLOWED  USED%  MORE IN\n\
              alice           free  *      daily  day      820     1000    82%    2h 5m\n\
              a-longer-name?  free  *      daily  day      7.5     1000     0%    2h 5m\n"
         );
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn fields_are_quoted_where_they_must_be() {
         let text = csv(&[row("a,\"b\"", 1.0), row("=1+1", 1.0)]);
-        assert!(text.contains("\r\n\"a,\"\"b\"\"\",free,*,daily,day,1,1000,999,0,7500\r\n"), "{text}");
+        assert!(text.contains("\r\n\"a,\"\"b\"\"\",free,*,daily,day,1,1000,999,0,7500,\r\n"), "{text}");
         assert!(text.contains("\r\n'=1+1,free"), "{text}");
     }
 

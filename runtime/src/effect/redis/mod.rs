@@ -7,6 +7,7 @@
 mod backoff;
 mod cluster;
 mod connect;
+pub mod keys;
 mod leases;
 mod link;
 pub mod script;

@@ -54,6 +54,12 @@ impl Shard {
         self.slots.len()
     }
 
+    /// Keys that begin with `prefix`, and how much each has used.
+    pub(super) fn under(&self, prefix: &str, now_ms: u64) -> impl Iterator<Item = (f32, Arc<str>)> {
+        let alive = move |s: &&Slot| s.expires_ms > now_ms && s.key.starts_with(prefix);
+        self.slots.iter().filter(alive).map(|s| (s.used, Arc::clone(&s.key)))
+    }
+
     /// How the limits stand; changes nothing.
     pub(super) fn look(&self, rules: &Rules, key: &str, hits: u32, now_ms: u64) -> Outcome {
         let slot = self.index.get(key).and_then(|at| self.slots.get(*at as usize));
