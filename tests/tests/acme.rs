@@ -255,3 +255,23 @@ fn configured_certificates_go_first_and_a_refusal_is_said() {
     assert!(gw.log().contains("the challenge (http-01): "), "{}", gw.log());
     assert!(shown(gw.https, &pebble.root(), "n.test").is_err(), "no stand-in");
 }
+
+#[test]
+fn who_checks_a_name_needs_no_client_certificate() {
+    let ports = Ports::free();
+    let pebble = ports.pebble();
+    let storage = gw_tests::folder::Folder::new("acme");
+    let ca = storage.write("client-ca.pem", &old("ca.test").1);
+    let gateway = format!("tls: {{ client_auth: required, client_ca: {} }}", ca.display());
+    let rest = format!("storage: {}", storage.path().display());
+    let mut gw = ports.serve(&config(&pebble, "a.test", &rest, &gateway), &[]);
+    gw.until("the order", |gw| orders(gw, "a.test", "ok") == 1.0);
+    let (mut stream, _) = match open(gw.https, &pebble.root(), "a.test") {
+        // With TLS 1.3 a client learns only afterwards that it was refused.
+        Ok(opened) => opened,
+        Err(_) => return,
+    };
+    use std::io::{Read as _, Write as _};
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert!(stream.read(&mut [0; 64]).is_err(), "everybody else needs one");
+}
