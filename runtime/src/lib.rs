@@ -16,6 +16,7 @@ pub mod env;
 pub mod exchange;
 pub mod front;
 pub mod http1;
+pub mod http2;
 pub mod json;
 pub mod ldap;
 pub mod limit;
