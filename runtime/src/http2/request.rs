@@ -40,9 +40,6 @@ const PROTOCOL: u8 = 16;
 const BAD: (u16, &str) = (400, "Bad request");
 const TOO_LARGE: (u16, &str) = (431, "Request header or cookie too large");
 
-/// Longest method; longer ones are no methods that anybody uses.
-const METHOD_MAX: usize = 16;
-
 /// Reads the fields of one request, in their order.
 pub struct Reader<'a> {
     head: &'a mut RequestHead,
@@ -130,11 +127,9 @@ impl<'a> Reader<'a> {
     }
 
     fn method(&mut self, value: &[u8]) {
-        let fits = !value.is_empty()
-            && value.len() <= METHOD_MAX
-            && value.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
-        match std::str::from_utf8(value) {
-            Ok(method) if fits => self.head.method.push_str(method),
+        match (h1::check_method(value), std::str::from_utf8(value)) {
+            (Ok(()), Ok(method)) => self.head.method.push_str(method),
+            (Err(reject), _) => self.refuse((reject.status, BAD.1)),
             _ => self.refuse(BAD),
         }
         if value == b"TRACE" {
@@ -198,11 +193,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// RFC 9113 8.3.1: it must not differ from the authority.
+    /// RFC 9113 8.3.1: it must not differ from the authority. Nor may there be two.
     fn host_field(&mut self, value: &[u8]) {
-        let known = self.host || self.seen & AUTHORITY != 0;
-        self.host = true;
-        if known {
+        if std::mem::replace(&mut self.host, true) {
+            self.refuse(BAD);
+        } else if self.seen & AUTHORITY != 0 {
             if !self.head.host.as_bytes().eq_ignore_ascii_case(value) {
                 self.refuse(BAD);
             }

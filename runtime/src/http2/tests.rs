@@ -278,6 +278,8 @@ fn requests_are_what_their_fields_say() {
         ("no authority", without(":authority"), Ok(400)),
         ("host instead", [&without(":authority")[..], &[("host", "a")]].concat(), Ok(0)),
         ("the same host", with(&[("host", "A")]), Ok(0)),
+        ("the host twice", with(&[("host", "a"), ("host", "a")]), Ok(400)),
+        ("a method that is too long", changed(":method", "AAAAAAAAAAAAAAAAA"), Ok(501)),
         ("another host", with(&[("host", "b")]), Ok(400)),
         ("an authority that is none", changed(":authority", "a b"), Ok(400)),
         ("a relative path", changed(":path", "admin"), Ok(400)),

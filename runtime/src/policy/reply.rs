@@ -221,13 +221,11 @@ fn grpc_message(text: &str) -> String {
 }
 
 /// The trailers that end a call.
-pub fn grpc_trailers(status: u8, message: &str) -> http::HeaderMap {
-    let mut map = http::HeaderMap::new();
-    map.insert("grpc-status", u16::from(status).into());
-    if let Ok(value) = http::HeaderValue::try_from(grpc_message(message)) {
-        map.insert("grpc-message", value);
-    }
-    map
+pub fn grpc_trailers(status: u8, message: &str) -> Fields {
+    let mut fields = Fields::default();
+    fields.push(b"grpc-status", itoa::Buffer::new().format(status).as_bytes());
+    fields.push(b"grpc-message", grpc_message(message).as_bytes());
+    fields
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,10 +11,11 @@ use super::deadline::Watch;
 use super::filtering::{Filtering, Pieces, collect};
 use super::forward::Failure;
 use super::h1::Next;
+use super::h2::without_digests;
 use super::pipeline;
 use super::proxy::{Kind, ProxyError};
 use super::relay::known_length;
-use super::request_body::{Origin, Source, trailers_of, without_digests};
+use super::request_body::{Origin, Source, trailers_of};
 use super::respond::{self, Ending};
 use super::sender::{SMALL, Sender};
 use super::source::{BodySource as _, H1Body};
@@ -52,7 +53,7 @@ pub async fn serve<'a>(
         _ => Origin::Pushed(None),
     };
     // The client's own limit is kept where its body is read.
-    let source = Source::new(origin, 0, Rc::clone(&watch), patience(x), x.snapshot.clone());
+    let source = Source::new(origin, 0, Rc::clone(&watch), patience(x));
     let kind = Kind { websocket: false, te_trailers: meta.te_trailers };
     body.watch.arm(x.snapshot.gateway.timeouts.body);
     let gives_up = x.gives_up;
@@ -121,11 +122,7 @@ impl Bridged<'_> {
     fn trailers(&mut self, asked: bool, changed: bool) -> Option<Fields> {
         let trailers = self.answer.take_trailers().filter(|_| asked)?;
         let trailers = if changed { without_digests(trailers) } else { trailers };
-        let mut fields = Fields::default();
-        for (name, value) in &trailers {
-            fields.push(name.as_str().as_bytes(), value.as_bytes());
-        }
-        Some(fields).filter(|f| !f.is_empty())
+        Some(trailers).filter(|t| !t.is_empty())
     }
 }
 

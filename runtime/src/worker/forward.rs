@@ -479,6 +479,11 @@ impl<B: BodySource> Forward<B> {
         self.rx.take(&mut self.up.buffer, n);
     }
 
+    /// Whether `n` bytes of data, which are here, are all that is left of the response.
+    pub fn ends_with(&self, n: usize) -> bool {
+        n > 0 && self.rx.run() == n as u64
+    }
+
     /// What came after the response's body, if anything that may be passed on did.
     pub fn trailers(&self) -> Option<Fields> {
         if self.rx.trailers.is_empty() {

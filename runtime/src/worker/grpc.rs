@@ -2,71 +2,72 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use hyper::Response;
 
 use super::context::Worker;
 use super::deadline::Watch;
-use super::filtering::{Filtering, Pieces as _, collect};
+use super::filtering::{Filtering, Pieces, collect};
 use super::forward::Failure;
-use super::h2::{self, Broken, Outgoing};
+use super::h2::{self, Broken, H2Body, Handle, Manner, without_digests};
 use super::held::Held;
 use super::pipeline;
 use super::proxy::{Kind, ProxyError};
 use super::relay::known_length;
-use super::request_body::{Origin, Source, without_digests};
+use super::request_body::{Origin, Source};
 use super::respond::{self, Ending};
-use super::source::H2Body;
 use super::upstream_h2::{self, Answer, patience};
 use crate::exchange::Exchange;
 use crate::http1::Framing;
+use crate::http2::Code;
 use crate::message::{Fields, names};
 use crate::policy::reply;
 
 /// Serves a request whose service speaks HTTP/2.
 pub async fn serve(
     worker: Rc<Worker>,
+    handle: Handle,
     mut x: Held,
     body: H2Body,
-    watch: Watch,
+    watch: Rc<Watch>,
     kind: Kind,
-) -> Response<Outgoing> {
-    let watch = Rc::new(watch);
+) {
     let limit = x.snapshot.gateway.limits.body;
     let origin = match x.body.clone() {
         Some(whole) => Origin::Whole(whole),
-        None => Origin::Client(body.into_incoming()),
+        None => Origin::Client(body),
     };
-    let source = Source::new(origin, limit, Rc::clone(&watch), patience(&x), x.snapshot.clone());
+    let source = Source::new(origin, limit, Rc::clone(&watch), patience(&x));
     let answer = match upstream_h2::send(&worker, &mut x, &source, &watch, kind).await {
         Ok(answer) => answer,
         Err(error) => {
             source.end();
             worker.sink.proxy_error(&mut x, &error);
             let reply = error.reply(&x);
-            return h2::answer(&worker, x.release(), reply);
+            return h2::own(&worker, &handle, x.release(), reply).await;
         }
     };
     respond::proxied_via(&mut x, "2 gw");
-    if !answer.is_over() && pipeline::wants_body(&x) {
-        return changed(worker, x.release(), answer, watch).await;
+    if answer.is_over() {
+        return h2::bodyless(&worker, &handle, x.release(), answer.request_bytes());
     }
-    let framing = match (answer.is_over(), answer.length()) {
-        (true, _) => Framing::None,
-        (false, Some(n)) => Framing::Length(n),
-        (false, None) => Framing::Chunked,
-    };
+    if pipeline::wants_body(&x) {
+        return changed(&worker, &handle, x.release(), answer, &watch).await;
+    }
+    let framing = answer.length().map_or(Framing::Chunked, Framing::Length);
     let length = known_length(&x, framing);
-    let filter = pipeline::filter(&mut x, length).filter(|_| !answer.is_over()).map(Filtering::new);
+    let filter = pipeline::filter(&mut x, length).map(Filtering::new);
+    let length = answer.length().filter(|_| filter.is_none());
     let speaks_grpc = x.response.fields.get(&names::CONTENT_TYPE).is_some_and(reply::is_grpc);
-    let head = h2::head(&x);
-    let mut streamed = Streamed { worker, x: Some(x.release()), answer, filter, watch, sent: 0, speaks_grpc };
-    if streamed.answer.is_over() {
-        streamed.end(false);
-    }
-    head.map(|()| Outgoing::Grpc(Box::new(streamed)))
+    // A call may stay open for what may come, and its client may be as slow as it likes.
+    let patience = match speaks_grpc {
+        true => Duration::MAX,
+        false => x.snapshot.gateway.timeouts.write,
+    };
+    let from = Streamed { answer, speaks_grpc };
+    let manner = Manner { filter, length, patience };
+    h2::stream(worker, handle, x.release(), from, watch, manner).await;
 }
 
 /// Sends a request whose body is whole, and reads the answer whole: body and trailers. `None` for an answer of more than
@@ -79,14 +80,14 @@ pub async fn whole(
     limit: usize,
 ) -> Result<(Vec<u8>, Fields), Option<ProxyError>> {
     let watch = Rc::new(watch);
-    let source = Source::new(Origin::Whole(body), 0, Rc::clone(&watch), patience(x), x.snapshot.clone());
+    let source = Source::new(Origin::Whole(body), 0, Rc::clone(&watch), patience(x));
     let kind = Kind { te_trailers: true, ..Kind::default() };
     let sent = upstream_h2::send(w, x, &source, &watch, kind).await;
     let mut answer = sent.map_err(|error| {
         source.end();
         Some(error)
     })?;
-    let (mut all, mut trailers) = (Vec::new(), Fields::default());
+    let mut all = Vec::new();
     loop {
         let n = std::future::poll_fn(|cx| answer.poll_data(cx, &watch)).await;
         match n.map_err(|failure| Some(ProxyError::Exchange(failure)))? {
@@ -95,22 +96,14 @@ pub async fn whole(
             _ => all.extend_from_slice(&answer.take_piece()),
         }
     }
-    for (name, value) in &answer.take_trailers().unwrap_or_default() {
-        trailers.push(name.as_str().as_bytes(), value.as_bytes());
-    }
     answer.end();
-    Ok((all, trailers))
+    Ok((all, answer.take_trailers().unwrap_or_default()))
 }
 
 /// The answer where a policy changes its body.
-async fn changed(
-    worker: Rc<Worker>,
-    mut x: Box<Exchange>,
-    mut answer: Answer,
-    watch: Rc<Watch>,
-) -> Response<Outgoing> {
+async fn changed(worker: &Worker, handle: &Handle, mut x: Box<Exchange>, mut answer: Answer, watch: &Watch) {
     let limit = x.snapshot.gateway.limits.buffered_body;
-    let collected = collect(&mut answer, &watch, limit).await;
+    let collected = collect(&mut answer, watch, limit).await;
     let trailers = answer.take_trailers().map(without_digests);
     answer.end();
     let body = match collected {
@@ -123,73 +116,54 @@ async fn changed(
     };
     let body = match body {
         Ok(body) => respond::filtered(&mut x, body.into()),
-        Err(reply) => return h2::answer_instead(&worker, x, reply),
+        Err(reply) => return h2::instead(worker, handle, x, reply).await,
     };
     let ending =
         Ending { request_bytes: answer.request_bytes(), response_bytes: body.len() as u64, broken: false };
-    respond::finish(&worker, &mut x, ending);
-    let head = h2::head(&x);
-    worker.recycle(x);
-    head.map(|()| Outgoing::Whole(body, trailers))
+    h2::whole(worker, handle, x, body, trailers, ending).await;
 }
 
-/// A response's body that comes from an HTTP/2 upstream as it is sent.
-pub struct Streamed {
-    worker: Rc<Worker>,
-    /// Until the exchange is over.
-    x: Option<Box<Exchange>>,
+/// An answer that comes from an HTTP/2 upstream as it is sent.
+struct Streamed {
     answer: Answer,
-    filter: Option<Filtering>,
-    watch: Rc<Watch>,
-    sent: u64,
     speaks_grpc: bool,
 }
 
-impl Streamed {
-    /// The next frame for the client.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if self.x.is_none() {
-            return Poll::Ready(None);
-        }
-        Poll::Ready(match std::task::ready!(self.poll_piece(cx)) {
-            Ok(Some(data)) => {
-                self.sent += data.len() as u64;
-                if self.is_over() {
-                    self.end(false);
-                }
-                Some(Ok(Frame::data(data)))
-            }
-            Ok(None) => {
-                let trailers = self.answer.take_trailers();
-                let trailers = if self.filter.is_some() { trailers.map(without_digests) } else { trailers };
-                self.end(false);
-                trailers.map(|t| Ok(Frame::trailers(t)))
-            }
-            Err(failure) => Some(self.broken(failure)),
-        })
+impl Pieces for Streamed {
+    fn poll_data(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Result<usize, Failure>> {
+        self.answer.poll_data(cx, watch)
     }
 
-    /// More of the body as the client is to get it; `None` at its end.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
-        let Some(filter) = &mut self.filter else {
-            let polled = self.answer.poll_data(cx, &self.watch);
-            return polled.map_ok(|n| (n > 0).then(|| self.answer.take_piece()));
-        };
-        if filter.is_over() {
-            return Poll::Ready(Ok(None));
-        }
-        let polled = filter.poll(&mut self.answer, cx, &self.watch);
-        polled.map_ok(|some| some.then(|| Bytes::copy_from_slice(filter.out())))
+    fn data(&self) -> &[u8] {
+        self.answer.data()
     }
 
-    /// Whether nothing more comes, trailers neither.
-    fn is_over(&self) -> bool {
-        self.answer.is_over() && self.filter.as_ref().is_none_or(Filtering::is_over)
+    fn consume_data(&mut self, n: usize) {
+        self.answer.consume_data(n);
+    }
+}
+
+impl h2::Source for Streamed {
+    fn is_last(&self, n: usize) -> bool {
+        self.answer.ends_with(n)
     }
 
-    fn broken(&mut self, failure: Failure) -> Result<Frame<Bytes>, Broken> {
+    fn take_trailers(&mut self) -> Option<Fields> {
+        self.answer.take_trailers()
+    }
+
+    fn poll_request(&mut self, _: &mut Context<'_>, _: &Watch) -> Result<(), Failure> {
+        // The upstream's connection moves it.
+        Ok(())
+    }
+
+    fn request_bytes(&self) -> u64 {
+        self.answer.request_bytes()
+    }
+
+    fn broken(&mut self, x: &mut Exchange, failure: Failure) -> Broken {
         // A stream that the upstream takes back is taken back from the client for the same reason.
-        let broken = Broken(self.answer.reset().map(Into::into));
+        let reset = self.answer.reset().map(|reason| Code(reason.into()));
         let (status, message) = match failure {
             Failure::Timeout => (reply::DEADLINE_EXCEEDED, "The upstream server is timing out".to_owned()),
             Failure::Reset(e) => {
@@ -197,42 +171,16 @@ impl Streamed {
             }
             other => (reply::UNAVAILABLE, ProxyError::Exchange(other).reason()),
         };
-        if let Some(x) = &mut self.x {
-            x.keep(crate::telemetry::Why(message.clone()));
-        }
-        self.end(true);
-        // A call that breaks off can still say so in its own words.
-        match self.speaks_grpc && broken.0.is_none() {
-            true => Ok(Frame::trailers(reply::grpc_trailers(status, &message))),
-            false => Err(broken),
+        x.keep(crate::telemetry::Why(message.clone()));
+        match reset {
+            Some(code) => Broken::Reset(code),
+            // A call that breaks off can still say so in its own words.
+            None if self.speaks_grpc => Broken::Trailers(reply::grpc_trailers(status, &message)),
+            None => Broken::Reset(Code::INTERNAL_ERROR),
         }
     }
 
-    /// Whether nothing more comes.
-    pub fn is_end_stream(&self) -> bool {
-        self.x.is_none()
-    }
-
-    /// How much comes yet.
-    pub fn size_hint(&self) -> SizeHint {
-        match (&self.filter, self.answer.length()) {
-            (None, Some(n)) => SizeHint::with_exact(n),
-            _ => SizeHint::default(),
-        }
-    }
-
-    fn end(&mut self, broken: bool) {
-        let Some(mut x) = self.x.take() else { return };
+    fn end(mut self, _: &Worker) {
         self.answer.end();
-        let ending = Ending { request_bytes: self.answer.request_bytes(), response_bytes: self.sent, broken };
-        respond::finish(&self.worker, &mut x, ending);
-        self.worker.recycle(x);
-    }
-}
-
-impl Drop for Streamed {
-    fn drop(&mut self) {
-        // The client gave up before the end.
-        self.end(true);
     }
 }

@@ -1,11 +1,9 @@
-//! A byte stream of any kind: plain, TLS on either side, Unix, one of HTTP/2. Static dispatch by one small enum.
+//! A byte stream of any kind: plain, TLS on either side, Unix. Static dispatch by one small enum.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -15,8 +13,6 @@ pub enum Io {
     Unix(UnixStream),
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// A stream of an HTTP/2 connection that has become a tunnel.
-    Stream(Box<TokioIo<Upgraded>>),
 }
 
 macro_rules! each {
@@ -26,7 +22,6 @@ macro_rules! each {
             Io::Unix($s) => $call,
             Io::Server($s) => $call,
             Io::Client($s) => $call,
-            Io::Stream($s) => $call,
         }
     };
 }
@@ -66,7 +61,6 @@ impl Io {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Server(s) => Pin::new(s).poll_flush(cx),
             Self::Client(s) => Pin::new(s).poll_flush(cx),
-            Self::Stream(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -79,7 +73,7 @@ impl Io {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(s) => Some(s),
-            Self::Unix(_) | Self::Stream(_) => None,
+            Self::Unix(_) => None,
             Self::Server(s) => Some(s.get_ref().0),
             Self::Client(s) => Some(s.get_ref().0),
         }
@@ -111,7 +105,6 @@ impl AsyncWrite for Io {
             Self::Unix(s) => s.is_write_vectored(),
             Self::Server(s) => s.is_write_vectored(),
             Self::Client(s) => s.is_write_vectored(),
-            Self::Stream(s) => s.is_write_vectored(),
         }
     }
 

@@ -6,7 +6,6 @@ pub mod deadline;
 pub mod filtering;
 pub mod forward;
 pub mod grpc;
-pub mod guard;
 pub mod h1;
 pub mod h2;
 pub mod held;

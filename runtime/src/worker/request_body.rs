@@ -10,17 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::deadline::Watch;
 use super::forward::Patience;
-use crate::exchange::SnapshotRef;
+use super::h2::H2Body;
+use super::source::BodySource as _;
 use crate::http1::trailers::may_trail;
 use crate::http1::write;
-use crate::message::{Fields, name};
+use crate::message::Fields;
 use crate::policy::BodyError;
-use crate::policy::representation::is_of_bytes;
-use crate::snapshot::Snapshot;
 
 /// How much of a body's beginning is kept for a second attempt.
 const KEEP: usize = 64 * 1024;
@@ -40,7 +38,6 @@ pub struct Source {
     sent: Cell<u64>,
     over: Cell<bool>,
     fault: Cell<Option<BodyError>>,
-    snapshot: SnapshotRef,
 }
 
 /// Whose time runs.
@@ -68,7 +65,11 @@ struct State {
 enum Feed {
     /// Nowhere: the whole body is in `kept`.
     Whole,
-    Client(Incoming),
+    /// The client, whose trailers, if there are any, were `told`.
+    Client {
+        body: H2Body,
+        told: bool,
+    },
     Pushed(Pushed),
 }
 
@@ -88,7 +89,7 @@ struct Pushed {
 pub enum Origin {
     /// A policy has read or made it.
     Whole(Bytes),
-    Client(Incoming),
+    Client(H2Body),
     /// Whoever has it pushes it piece by piece; its length, where that is known.
     Pushed(Option<u64>),
 }
@@ -98,13 +99,7 @@ pub struct RequestBody(Rc<Source>);
 
 impl Source {
     /// A body of at most `limit` bytes (0: any), whose progress moves `watch` on by what `patience` grants.
-    pub fn new(
-        origin: Origin,
-        limit: u64,
-        watch: Rc<Watch>,
-        patience: Patience,
-        snapshot: SnapshotRef,
-    ) -> Rc<Self> {
+    pub fn new(origin: Origin, limit: u64, watch: Rc<Watch>, patience: Patience) -> Rc<Self> {
         let (feed, kept, length) = match origin {
             Origin::Whole(b) if b.is_empty() => (Feed::Whole, Vec::new(), Some(0)),
             Origin::Whole(b) => {
@@ -112,8 +107,8 @@ impl Source {
                 (Feed::Whole, (0..b.len()).step_by(PIECE).map(piece).collect(), Some(b.len() as u64))
             }
             Origin::Client(i) => {
-                let n = i.size_hint().exact();
-                (Feed::Client(i), Vec::new(), n)
+                let n = i.length();
+                (Feed::Client { body: i, told: false }, Vec::new(), n)
             }
             Origin::Pushed(n) => (Feed::Pushed(Pushed::default()), Vec::new(), n),
         };
@@ -128,7 +123,6 @@ impl Source {
             sent: Cell::new(0),
             over: Cell::new(false),
             fault: Cell::new(None),
-            snapshot,
         })
     }
 
@@ -265,8 +259,8 @@ impl Source {
             }
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        let incoming = match &mut state.feed {
-            Feed::Client(incoming) => incoming,
+        let (body, told) = match &mut state.feed {
+            Feed::Client { body, told } => (body, told),
             Feed::Pushed(pushed) if !pushed.over => {
                 if let Some(fault) = pushed.fault {
                     return Poll::Ready(Some(Err(self.fail(fault))));
@@ -285,12 +279,15 @@ impl Source {
                 return Poll::Ready(None);
             }
         };
-        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.fail(BodyError::Broken)))),
-            Poll::Ready(None) => {
+        let data = match body.poll_piece(cx) {
+            Poll::Ready(Ok(Some(data))) => data,
+            Poll::Ready(Err(e)) => return Poll::Ready(Some(Err(self.fail(e)))),
+            Poll::Ready(Ok(None)) => {
+                let trailers = body.trailers().filter(|_| !std::mem::replace(told, true));
+                // Trailers cannot be asked for again.
+                state.lost |= trailers.is_some();
                 self.give_turn(Turn::Answering);
-                return Poll::Ready(None);
+                return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(trailers_of(&t)))));
             }
             Poll::Pending => {
                 self.give_turn(Turn::Client);
@@ -300,30 +297,16 @@ impl Source {
                 return Poll::Pending;
             }
         };
-        self.give_turn(if incoming.is_end_stream() { Turn::Answering } else { Turn::Taking });
-        match frame.into_data() {
-            Ok(data) => {
-                let sent = self.sent.get() + data.len() as u64;
-                if self.limit > 0 && sent > self.limit {
-                    return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
-                }
-                self.sent.set(sent);
-                state.kept.push(data.clone());
-                state.at = state.kept.len();
-                state.keep_at_most(KEEP, sent);
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Err(frame) => {
-                // Trailers cannot be asked for again.
-                state.lost = true;
-                let trailers = frame.into_trailers().unwrap_or_default();
-                Poll::Ready(Some(Ok(Frame::trailers(self.clean(&trailers)))))
-            }
+        self.give_turn(if body.is_over() { Turn::Answering } else { Turn::Taking });
+        let sent = self.sent.get() + data.len() as u64;
+        if self.limit > 0 && sent > self.limit {
+            return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
         }
-    }
-
-    fn clean(&self, trailers: &HeaderMap) -> HeaderMap {
-        trailers_of(&client_trailers(trailers, &self.snapshot))
+        self.sent.set(sent);
+        state.kept.push(data.clone());
+        state.at = state.kept.len();
+        state.keep_at_most(KEEP, sent);
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 }
 
@@ -343,23 +326,10 @@ impl Feed {
     fn is_over(&self) -> bool {
         match self {
             Self::Whole => true,
-            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Client { body, told } => body.is_over() && (*told || !body.has_trailers()),
             Self::Pushed(pushed) => pushed.over && pushed.trailers.is_none(),
         }
     }
-}
-
-/// A client's trailers without what only a header may say or no client may.
-pub fn client_trailers(trailers: &HeaderMap, snapshot: &Snapshot) -> Fields {
-    let mut fields = Fields::default();
-    for (name, value) in trailers {
-        let name = name.as_str().as_bytes();
-        if may_trail(name::tag_of(name), name) {
-            fields.push(name, value.as_bytes());
-        }
-    }
-    snapshot.stripped_headers.strip(&mut fields);
-    fields
 }
 
 /// Fields as trailers.
@@ -376,15 +346,6 @@ pub fn trailers_of(fields: &Fields) -> HeaderMap {
         }
     }
     map
-}
-
-/// Trailers of a body that was changed, without what they say of the bytes that it had.
-pub fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
-    let of_bytes: Vec<_> = trailers.keys().filter(|n| is_of_bytes(n.as_str().as_bytes())).cloned().collect();
-    for name in of_bytes {
-        trailers.remove(name);
-    }
-    trailers
 }
 
 /// The fields of a head as HTTP/2 takes them, without those of one connection.

@@ -2,15 +2,12 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
-use http_body::Body as _;
+use bytes::Bytes;
 
 use super::deadline::Watch;
 use super::io::Io;
-use super::request_body::client_trailers;
 use super::splice::Pipe;
 use crate::clock;
-use crate::exchange::SnapshotRef;
 use crate::http1::{BodyDecoder, Buffer, Decoded, Framing, trailers, write};
 use crate::message::strip::StripSet;
 use crate::message::{Fields, ResponseHead};
@@ -85,6 +82,11 @@ impl BodySource for NoBody {
 /// Bytes a second below which a body is an attack, and the time before that is held against anyone.
 const RATE_MIN: u64 = 1024;
 const RATE_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Whether a body of which so much came in this time is only meant to keep the gateway busy.
+pub fn is_too_slow(took: std::time::Duration, received: u64) -> bool {
+    took > RATE_GRACE && received < RATE_MIN * (took - RATE_GRACE).as_secs()
+}
 
 /// A body on an HTTP/1 connection.
 pub struct H1Body<'a> {
@@ -270,89 +272,11 @@ impl H1Body<'_> {
     fn progress(&mut self) -> Result<(), BodyError> {
         let now = clock::monotonic();
         let took = now.duration_since(self.since);
-        if took > RATE_GRACE && self.decoder.received < RATE_MIN * (took - RATE_GRACE).as_secs() {
+        if is_too_slow(took, self.decoder.received) {
             return Err(BodyError::Timeout);
         }
         self.watch.arm_from(now, self.timeout);
         Ok(())
-    }
-}
-
-/// A body on an HTTP/2 stream.
-pub struct H2Body {
-    incoming: hyper::body::Incoming,
-    piece: Bytes,
-    framing: Framing,
-    received: u64,
-    limit: u64,
-    done: bool,
-    trailers: Option<http::HeaderMap>,
-    /// What clients must not set, in trailers no more than in headers.
-    snapshot: SnapshotRef,
-}
-
-impl H2Body {
-    /// The body of a request, of at most `limit` bytes (0: any).
-    pub fn new(incoming: hyper::body::Incoming, limit: u64, snapshot: SnapshotRef) -> Self {
-        let hint = incoming.size_hint().exact();
-        let (framing, done) = match hint {
-            Some(0) => (Framing::None, true),
-            Some(n) => (Framing::Length(n), false),
-            None => (Framing::Chunked, incoming.is_end_stream()),
-        };
-        let framing = if done { Framing::None } else { framing };
-        Self { incoming, piece: Bytes::new(), framing, received: 0, limit, done, trailers: None, snapshot }
-    }
-
-    /// The body itself, of which nothing was used yet.
-    pub fn into_incoming(self) -> hyper::body::Incoming {
-        self.incoming
-    }
-}
-
-impl BodySource for H2Body {
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
-        while self.piece.is_empty() && !self.done {
-            match std::pin::Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.piece = data,
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
-                },
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
-                Poll::Ready(None) => self.done = true,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if self.limit > 0 && self.received + self.piece.len() as u64 > self.limit {
-            return Poll::Ready(Err(BodyError::TooLarge));
-        }
-        Poll::Ready(Ok(self.piece.len()))
-    }
-
-    fn data(&self) -> &[u8] {
-        &self.piece
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.received += n as u64;
-        self.piece.advance(n);
-    }
-
-    fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    fn untouched(&self) -> bool {
-        self.received == 0
-    }
-
-    fn has_trailers(&self) -> bool {
-        self.trailers.is_some()
-    }
-
-    fn trailers(&mut self) -> Option<Fields> {
-        let trailers = self.trailers.as_ref()?;
-        Some(client_trailers(trailers, &self.snapshot)).filter(|f| !f.is_empty())
     }
 }
 

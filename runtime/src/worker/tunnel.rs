@@ -1,11 +1,13 @@
 //! After a WebSocket handshake: bytes both ways until one side ends.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
 use super::deadline::Watch;
-use super::io::Io;
 use super::respond::Ending;
 use crate::http1::Buffer;
 use crate::upstream::balance::InFlight;
@@ -23,14 +25,14 @@ impl Pipe {
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Io,
+        from: &mut (impl AsyncRead + Unpin),
         buffer: &mut Buffer,
-        to: &mut Io,
+        to: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<bool> {
         let mut any = false;
         loop {
             while !buffer.is_empty() {
-                match to.poll_write_from(cx, buffer.data()) {
+                match Pin::new(&mut *to).poll_write(cx, buffer.data()) {
                     Poll::Ready(n) => {
                         let n = n?;
                         buffer.consume(n);
@@ -41,17 +43,20 @@ impl Pipe {
                 }
             }
             if self.ended {
-                if !self.flushed && to.poll_end(cx).is_ready() {
+                if !self.flushed && Pin::new(&mut *to).poll_shutdown(cx).is_ready() {
                     self.flushed = true;
                 }
                 return Ok(any);
             }
-            match from.poll_read_into(cx, buffer.spare()) {
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(n)) => buffer.filled(n),
+            let mut room = ReadBuf::new(buffer.spare());
+            match Pin::new(&mut *from).poll_read(cx, &mut room) {
+                Poll::Ready(Ok(())) => match room.filled().len() {
+                    0 => self.ended = true,
+                    n => buffer.filled(n),
+                },
                 Poll::Ready(Err(e)) => return Err(e),
                 Poll::Pending => {
-                    if let Poll::Ready(Err(e)) = to.poll_flush_all(cx) {
+                    if let Poll::Ready(Err(e)) = Pin::new(&mut *to).poll_flush(cx) {
                         return Err(e);
                     }
                     return Ok(any);
@@ -74,7 +79,12 @@ pub struct Opened {
 
 /// Runs a tunnel to its end. It ends, too, when it was silent in both directions for too long. Holds nothing of the
 /// request: a tunnel may last for days, and must not keep an old config in memory.
-pub async fn run(client: &mut Io, buffer: &mut Buffer, watch: &Watch, opened: Opened) -> Ending {
+pub async fn run(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    buffer: &mut Buffer,
+    watch: &Watch,
+    opened: Opened,
+) -> Ending {
     let Opened { mut upstream, head, idle, in_flight: _counted } = opened;
     watch.arm(idle);
     let mut up = Pipe { ended: false, flushed: false, moved: 0 };
@@ -82,7 +92,7 @@ pub async fn run(client: &mut Io, buffer: &mut Buffer, watch: &Watch, opened: Op
     let mut written = 0;
     let result: std::io::Result<()> = poll_fn(|cx| {
         while written < head.len() {
-            match client.poll_write_from(cx, &head[written..]) {
+            match Pin::new(&mut *client).poll_write(cx, &head[written..]) {
                 Poll::Ready(Ok(n)) => written += n,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return Poll::Pending,

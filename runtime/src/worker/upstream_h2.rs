@@ -20,10 +20,12 @@ use super::filtering::Pieces;
 use super::forward::{Failure, Patience};
 use super::pipeline;
 use super::proxy::{Kind, ProxyError, tls_for};
-use super::request_body::{RequestBody, Source, headers_of, trailers_of};
+use super::request_body::{RequestBody, Source, headers_of};
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::http1::trailers::may_trail;
 use crate::message::Fields;
+use crate::message::name::tag_of;
 use crate::policy::{BodyError, reply};
 use crate::snapshot::Service;
 use crate::upstream::balance::InFlight;
@@ -241,7 +243,7 @@ pub struct Answer {
     watch: Rc<Watch>,
     /// What has arrived and was not used yet.
     piece: Bytes,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Fields>,
     /// The last look found nothing: the time runs.
     waiting: bool,
     error: Option<hyper::Error>,
@@ -258,13 +260,18 @@ impl Answer {
         self.incoming.size_hint().exact()
     }
 
+    /// Whether `n` bytes, which are here, are the last, and nothing comes after them.
+    pub fn ends_with(&self, n: usize) -> bool {
+        n == self.piece.len() && self.trailers.is_none() && self.incoming.is_end_stream()
+    }
+
     /// The data that arrived, all of it.
     pub fn take_piece(&mut self) -> Bytes {
         std::mem::take(&mut self.piece)
     }
 
     /// What came after the body.
-    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+    pub fn take_trailers(&mut self) -> Option<Fields> {
         self.trailers.take().filter(|t| !t.is_empty())
     }
 
@@ -330,10 +337,14 @@ impl Pieces for Answer {
 }
 
 /// An upstream's trailers without the fields that are none.
-fn passed(trailers: &HeaderMap) -> HeaderMap {
+fn passed(trailers: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in trailers {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
+        let name = name.as_str().as_bytes();
+        let tag = tag_of(name);
+        if may_trail(tag, name) {
+            fields.push_tagged(tag, name, value.as_bytes());
+        }
     }
-    trailers_of(&fields)
+    fields
 }

@@ -4,27 +4,19 @@ use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use hyper::Response;
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use super::context::Worker;
 use super::deadline::Watch;
 use super::forward::{Failure, Forward};
-use super::h2::{self, Outgoing};
+use super::h2::{self, H2Body, Handle, StreamIo};
 use super::held::Held;
-use super::io::Io;
 use super::pipeline::{self, Decision};
 use super::proxy::{self, Kind, ProxyError};
 use super::respond::{self, Ending};
-use super::source::H2Body;
 use super::tunnel;
 use crate::exchange::Exchange;
 use crate::http1::{Buffer, Reject};
 use crate::message::FieldName;
-use crate::model::Gateway;
 use crate::policy::Reply;
 
 const KEY: &str = "Sec-WebSocket-Key";
@@ -32,33 +24,19 @@ const ACCEPT: &str = "Sec-WebSocket-Accept";
 /// What both sides of a handshake over HTTP/1.1 hash with the key (RFC 6455 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The method that routes and policies see for a CONNECT: over HTTP/1.1 the same client would have sent a GET.
-pub fn method(
-    parts: &http::request::Parts,
-    gateway: &Gateway,
-    kind: &mut Kind,
-) -> Result<&'static str, (u16, &'static str)> {
-    match parts.extensions.get::<Protocol>() {
-        Some(_) if !gateway.websocket_over_http2 => Err((501, "Not implemented")),
-        None => Err((405, "Method not allowed")),
-        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
-            kind.websocket = true;
-            Ok("GET")
-        }
-        Some(_) => Err((501, "Not implemented")),
-    }
-}
-
 /// Serves a CONNECT. It is answered with a success only if the upstream has agreed to speak WebSocket: to the client that
 /// means that it has a tunnel now.
 pub async fn serve(
     worker: Rc<Worker>,
+    handle: Handle,
     mut x: Held,
     mut body: H2Body,
-    watch: Watch,
+    watch: Rc<Watch>,
     kind: Kind,
-    upgrade: OnUpgrade,
-) -> Response<Outgoing> {
+) {
+    // Over HTTP/1.1 the same client would have sent a GET: that is what routes and policies see.
+    x.request.method.clear();
+    x.request.method.push_str("GET");
     // The client has no key to send, and the upstream wants one.
     let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
     x.request.fields.set(&FieldName::new(KEY), &key);
@@ -69,10 +47,10 @@ pub async fn serve(
         }
         Decision::Proxy => match proxy::send(&worker, &mut x, body, &watch, kind).await {
             Ok(forward) if forward.meta.websocket && fits(&mut x, &key) => {
-                return established(worker, x, forward, watch, upgrade);
+                return established(&worker, handle, x, forward, &watch).await;
             }
             Ok(forward) if !matches!(x.response.status, 101 | 200..300) => {
-                return h2::deliver(worker, x, forward, watch).await;
+                return h2::deliver(worker, &handle, x, forward, watch).await;
             }
             Ok(_) => {
                 let reject = Reject::bad("the upstream does not take part in the WebSocket handshake");
@@ -85,7 +63,7 @@ pub async fn serve(
         200..300 => Reply::gateway_error(&x.request, x.request_id, 501, "Not implemented"),
         _ => reply,
     };
-    h2::answer(&worker, x.release(), reply)
+    h2::own(&worker, &handle, x.release(), reply).await;
 }
 
 fn failed(worker: &Worker, x: &mut Exchange, error: ProxyError) -> Reply {
@@ -104,27 +82,24 @@ fn fits(x: &mut Exchange, key: &str) -> bool {
     fits
 }
 
-/// Answers, and lets the tunnel run beside the stream's own task.
-fn established(
-    worker: Rc<Worker>,
+/// Answers, and runs the tunnel to its end.
+async fn established(
+    worker: &Rc<Worker>,
+    handle: Handle,
     mut x: Held,
     forward: Box<Forward<H2Body>>,
-    watch: Watch,
-    upgrade: OnUpgrade,
-) -> Response<Outgoing> {
+    watch: &Watch,
+) {
     x.response.status = 200;
     respond::proxied(&mut x);
-    let head = h2::head(&x);
     let idle = super::relay::service_read_timeout(&x);
+    if handle.head(200, &x.response.fields, None, false).is_err() {
+        return;
+    }
     x.let_go_of_config();
-    tokio::task::spawn_local(async move {
-        // Without the stream there is nobody to speak to: the exchange is logged as left by its client.
-        let Ok(upgraded) = upgrade.await else { return };
-        let mut io = Io::Stream(Box::new(TokioIo::new(upgraded)));
-        let opened = forward.into_tunnel(Vec::new(), idle);
-        let ending: Ending = tunnel::run(&mut io, &mut Buffer::default(), &watch, opened).await;
-        let mut x = x.release();
-        respond::finish(&worker, &mut x, ending);
-    });
-    head.map(|()| Outgoing::Full(Bytes::new()))
+    let mut io = StreamIo::new(handle);
+    let opened = forward.into_tunnel(Vec::new(), idle);
+    let ending: Ending = tunnel::run(&mut io, &mut Buffer::default(), watch, opened).await;
+    let mut x = x.release();
+    respond::finish(worker, &mut x, ending);
 }
