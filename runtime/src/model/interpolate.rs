@@ -207,6 +207,8 @@ impl Pass<'_> {
         let fail = |message: String, help: String| Failure { at: 0, len: text.len(), message, help };
         let inside = text.strip_prefix("{vault://").and_then(|t| t.strip_suffix('}'));
         let path = inside.map(|t| t.split(['?', '#']).next().unwrap_or_default());
+        let options = inside.and_then(|t| t.split('#').next()?.split_once('?')).map_or("", |(_, o)| o);
+        let own_prefix = options.split('&').find_map(|o| o.strip_prefix("prefix="));
         let mut parts = path.unwrap_or_default().splitn(3, '/');
         let (Some(vault), Some(resource)) = (parts.next(), parts.next().filter(|r| !r.is_empty())) else {
             let help = "write `{vault://env/NAME}` or `{vault://env/NAME/JSON-KEY}`".to_owned();
@@ -218,6 +220,7 @@ impl Pass<'_> {
                 "gw reads the vault `env`, and entries of `vaults` whose `name` is `env`, by their `prefix`";
             return Err(fail(format!("there is no vault `{vault}`"), help.to_owned()));
         };
+        let prefix = own_prefix.unwrap_or(prefix);
         let name = format!("{prefix}{resource}").replace('-', "_").to_ascii_uppercase();
         let mut value = self.env.var(&name).ok_or_else(|| unset(0, text.len(), &name))?;
         if let Some(key) = key {
@@ -326,6 +329,10 @@ mod tests {
             ("v: a$${NAME}${NAME}", r#""a${NAME}value" shown a${NAME}${NAME}"#),
             ("v: $(headers.x)", r#""$(headers.x)""#),
             ("v: '{vault://env/name}'", r#""value" shown {vault://env/name}"#),
+            (
+                "v: '{vault://env/db-pass?prefix=MY_#1}'",
+                r#""vaulted" shown {vault://env/db-pass?prefix=MY_#1}"#,
+            ),
             ("v: '{vault://env/json/user}'", r#""u" shown {vault://env/json/user}"#),
             (
                 "v: '{vault://my-env/db-pass}'\nvaults: [{name: env, prefix: my-env, config: {prefix: MY_}}]",

@@ -47,8 +47,9 @@ plugins:
 
 ## Behaviour
 An answer is kept if method, status and content type (its parameters included; `*` stands for any) are listed. What
-tells requests apart is consumer (or credential), route, service, method, path, the arguments of the query in any order (or those in
-`vary_query_params`), and the headers in `vary_headers`; `Vary` of the answer is ignored. `X-Cache-Status` says `Hit`,
+tells requests apart is consumer (or credential), route, service, host, method, path, the arguments of the query in any order (or
+those in `vary_query_params`), and the headers in `vary_headers`; `Vary` of the answer is ignored. A GET or HEAD with a body
+bypasses the cache. `X-Cache-Status` says `Hit`,
 `Miss`, `Refresh` (kept, but too old) or `Bypass` (not for the cache), `X-Cache-Key` what the answer is kept under, and
 `Age` how old it is in seconds. Answers that set cookies, are longer than 8 MiB or have no body to keep (to `HEAD`) are
 never kept.
