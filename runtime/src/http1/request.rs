@@ -60,6 +60,11 @@ fn leading_empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
 
 /// Refuses early what no further bytes can mend.
 fn incomplete(bytes: &[u8], limits: &Limits) -> Result<(), Reject> {
+    // TLS, or something else that is not HTTP, has no line that could be waited for.
+    let start = bytes.iter().take_while(|b| **b != b' ').take(METHOD_MAX);
+    if bytes != b"\r" && !start.copied().all(is_method_byte) {
+        return Err(Reject::bad("the request line is malformed"));
+    }
     match memchr::memchr(b'\n', bytes) {
         None if bytes.len() > limits.uri + METHOD_MAX + 16 => Err(too_long_line(bytes)),
         None => Ok(()),
@@ -95,10 +100,14 @@ pub fn check_method(method: &[u8]) -> Result<(), Reject> {
     if method.len() > METHOD_MAX && is_token(method) {
         return Err(Reject { status: 501, reason: "the method is too long" });
     }
-    if method.is_empty() || !method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) {
+    if method.is_empty() || !method.iter().copied().all(is_method_byte) {
         return Err(Reject::bad("the method is malformed"));
     }
     Ok(())
+}
+
+fn is_method_byte(b: u8) -> bool {
+    b.is_ascii_uppercase() || matches!(b, b'-' | b'_')
 }
 
 /// Parses the request line. Returns the authority of an absolute-form target, which wins over `Host`.
@@ -386,6 +395,8 @@ mod tests {
             ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET /\r\n", 400),
             ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("\x16\x03\x01\x02", 400),
+            ("get ", 400),
             ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -409,7 +420,7 @@ mod tests {
 
     #[test]
     fn more_bytes_may_be_needed() {
-        for text in ["", "GE", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n", "\r\n\r\n"] {
+        for text in ["", "GE", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n", "\r", "\r\n\r\n"] {
             assert!(run(text).unwrap().is_none(), "{text:?}");
         }
     }

@@ -42,6 +42,10 @@ pub fn proxied(x: &mut Exchange) {
 /// As [`proxied`], with what `Via` says of the version that the upstream spoke.
 pub fn proxied_via(x: &mut Exchange, via: &str) {
     x.local_response = false;
+    // RFC 9110 6.6.1: what is passed on has a date.
+    if !x.response.fields.contains(&names::DATE) {
+        push_date(x);
+    }
     pipeline::add_via(&mut x.response.fields, via);
     let began = x.upstream.began.unwrap_or(x.now.instant);
     let first = x.upstream.first_byte.unwrap_or(began);
