@@ -21,9 +21,6 @@ const ALWAYS: &[&str] = &[
     "X-Forwarded-User",
 ];
 
-/// Says something about the connection that it comes on, which the gateway's own to the upstream has nothing to do with.
-const OF_THE_CONNECTION: &[&str] = &["HTTP2-Settings"];
-
 /// What the gateway itself says to upstreams, and where a body ends. To frameworks that read `_` as `-` another spelling
 /// would be a second, forged, value.
 const NOT_IN_OTHER_SPELLINGS: &[&str] = &[
@@ -45,7 +42,6 @@ pub fn set(model: &Model, steps: &[Step]) -> StripSet {
     let names = IDENTITY_HEADERS
         .iter()
         .chain(ALWAYS)
-        .chain(OF_THE_CONNECTION)
         .chain(REGISTRY.iter().flat_map(|d| d.identity_headers))
         .copied()
         .chain(of_steps.iter().map(String::as_str))

@@ -115,7 +115,7 @@ pub struct Route {
     pub hosts: Vec<Spanned<String>>,
     /// As written: `/prefix` or `~/regex`.
     pub paths: Vec<Spanned<String>>,
-    /// Header name to accepted values; a single `~*regex` value is a pattern.
+    /// Header name to accepted values; `~*regex` is a pattern.
     pub headers: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
     pub snis: Vec<Spanned<String>>,
     /// CIDR or address, and port.

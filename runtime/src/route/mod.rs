@@ -42,7 +42,7 @@ pub struct RouteSpec {
     pub methods: Vec<String>,
     pub hosts: Vec<String>,
     pub paths: Vec<String>,
-    /// Name, and values or one `~*pattern`.
+    /// Name, and values, of which `~*pattern` is a pattern.
     pub headers: Vec<(String, Vec<String>)>,
     pub snis: Vec<String>,
     /// CIDR or address, and port.

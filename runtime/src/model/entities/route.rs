@@ -22,7 +22,7 @@ pub const FIELDS: &[Field] = entity_fields![
     Field::new("methods", Kind::Set(&Kind::Str(Rule::Method)), "The methods that match, in capital letters; none is all."),
     Field::new("hosts", Kind::List(&Kind::Str(Rule::RouteHost)), "The hosts that match: names, `*.name`, `name.*`, each with an optional port."),
     Field::new("paths", Kind::List(&Kind::Str(Rule::RoutePath)), "The paths that match: `/prefix`, byte by byte, or `~/regex`, anchored at its start."),
-    Field::new("headers", Kind::Map(&Kind::List(&STR)), "Headers that must be there, each with one of its values; a single value `~*regex` is a pattern."),
+    Field::new("headers", Kind::Map(&Kind::List(&STR)), "Headers that must be there, each with one of its values; `~*regex` is a pattern, found anywhere in the header in any case."),
     Field::new("snis", Kind::Set(&Kind::Str(Rule::Sni)), "The server names of TLS connections that match."),
     Field::new("sources", Kind::Set(&ENDPOINT), "Where connections come from; for stream protocols."),
     Field::new("destinations", Kind::Set(&ENDPOINT), "Where connections go to; for stream protocols."),
@@ -212,15 +212,11 @@ fn field_checks(
             let message = format!("`headers`: bad header name '{}'", name.value);
             cx.report(Diagnostic::new(&codes::INVALID_VALUE, name.span, message));
         }
-        let pattern = values.first().filter(|_| values.len() == 1).and_then(|v| v.strip_prefix("~*"));
-        if let Some(pattern) = pattern
-            && let Err(broken) = paths::regex(&pattern.to_lowercase(), pattern)
-        {
-            cx.report(Diagnostic::new(
-                &codes::INVALID_VALUE,
-                values[0].span,
-                format!("`headers`: {}", broken.message),
-            ));
+        for (value, pattern) in values.iter().filter_map(|v| Some((v, v.strip_prefix("~*")?))) {
+            if let Err(broken) = paths::regex(&pattern.to_lowercase(), pattern) {
+                let message = format!("`headers`: {}", broken.message);
+                cx.report(Diagnostic::new(&codes::INVALID_VALUE, value.span, message));
+            }
         }
     }
     let classic: Vec<_> = ["methods", "hosts", "paths", "headers", "snis", "sources", "destinations"]
