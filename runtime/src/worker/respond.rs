@@ -44,7 +44,7 @@ pub fn proxied_via(x: &mut Exchange, via: &str) {
     x.local_response = false;
     // RFC 9110 6.6.1: what is passed on has a date.
     if !x.response.fields.contains(&names::DATE) {
-        push_date(x);
+        push_date(x, false);
     }
     pipeline::add_via(&mut x.response.fields, via);
     let began = x.upstream.began.unwrap_or(x.now.instant);
