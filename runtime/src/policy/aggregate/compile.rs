@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::conflict::{self, Verdict};
+use super::conflict;
 use super::graph::{self, Edge};
 use super::merge::{OnConflict, Place};
 use super::plan::{Body, Combine, Each, Fallback, HeaderRule, Part, Plan, Variant};
 use super::shape::Shape;
-use crate::diag::{Code, Diagnostic, codes, suggest};
+use crate::diag::{Diagnostic, codes, suggest};
 use crate::json::{Json, Members, Pointer};
 use crate::message::FieldName;
 use crate::model::schema::{Record, Val};
@@ -56,7 +56,7 @@ pub fn plan(config: &Record, cx: &mut Cx<'_>) -> Option<Plan> {
         reads_body,
         vary,
     };
-    check_conflicts(&plan, config, cx).then_some(plan)
+    conflict::check(&plan, config, cx).then_some(plan)
 }
 
 struct Compiler<'a, 'b> {
@@ -450,40 +450,6 @@ impl Compiler<'_, '_> {
         let name = self.field(&name).unwrap_or_else(|| FieldName::new(&name));
         HeaderRule { name, from, combine }
     }
-}
-
-/// Two parts in one place: an error where it is certain, a warning where the config does not say enough.
-fn check_conflicts(plan: &Plan, config: &Record, cx: &mut Cx<'_>) -> bool {
-    let spans: Vec<Span> = config
-        .records("parts")
-        .map(|p| if p.given("into") { p.span_of("into") } else { p.span_of("name") })
-        .collect();
-    let mut good = true;
-    for (b, later) in plan.parts.iter().enumerate() {
-        for (a, earlier) in plan.parts[..b].iter().enumerate() {
-            let (code, message): (&'static Code, _) = match conflict::judge(earlier, later) {
-                Verdict::Apart => continue,
-                Verdict::Meet(at) => {
-                    good = false;
-                    let message = format!("`{}` and `{}` both write `{at}`", earlier.name, later.name);
-                    (&codes::MERGE_CONFLICT, message)
-                }
-                Verdict::Perhaps(at) => {
-                    let message = format!("`{}` and `{}` may both write `{at}`", earlier.name, later.name);
-                    (&codes::POSSIBLE_MERGE_CONFLICT, message)
-                }
-            };
-            cx.diags.push(
-                Diagnostic::new(code, spans[b], message)
-                    .also(spans[a], format!("`{}` writes here", earlier.name))
-                    .help(format!(
-                        "say what holds with `on_conflict` on `{}`, or keep them apart with `select`, `drop` or `into`",
-                        later.name
-                    )),
-            );
-        }
-    }
-    good
 }
 
 fn statuses(record: &Record) -> Vec<u16> {

@@ -1,9 +1,13 @@
 //! Proving, before there is a request, that parts do not fall upon each other when they are merged.
 
 use super::merge::OnConflict;
-use super::plan::Part;
+use super::plan::{Part, Plan};
 use super::shape::Has;
+use crate::diag::{Code, Diagnostic, codes};
 use crate::json::Pointer;
+use crate::model::schema::Record;
+use crate::policy::Cx;
+use crate::source::Span;
 
 /// What can be said of two parts.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +18,40 @@ pub enum Verdict {
     Perhaps(Pointer),
     /// They meet at this place.
     Meet(Pointer),
+}
+
+/// Two parts in one place: an error where it is certain, a warning where the config does not say enough.
+pub fn check(plan: &Plan, config: &Record, cx: &mut Cx<'_>) -> bool {
+    let spans: Vec<Span> = config
+        .records("parts")
+        .map(|p| if p.given("into") { p.span_of("into") } else { p.span_of("name") })
+        .collect();
+    let mut good = true;
+    for (b, later) in plan.parts.iter().enumerate() {
+        for (a, earlier) in plan.parts[..b].iter().enumerate() {
+            let (code, message): (&'static Code, _) = match judge(earlier, later) {
+                Verdict::Apart => continue,
+                Verdict::Meet(at) => {
+                    good = false;
+                    let message = format!("`{}` and `{}` both write `{at}`", earlier.name, later.name);
+                    (&codes::MERGE_CONFLICT, message)
+                }
+                Verdict::Perhaps(at) => {
+                    let message = format!("`{}` and `{}` may both write `{at}`", earlier.name, later.name);
+                    (&codes::POSSIBLE_MERGE_CONFLICT, message)
+                }
+            };
+            cx.diags.push(
+                Diagnostic::new(code, spans[b], message)
+                    .also(spans[a], format!("`{}` writes here", earlier.name))
+                    .help(format!(
+                        "say what holds with `on_conflict` on `{}`, or keep them apart with `select`, `drop` or `into`",
+                        later.name
+                    )),
+            );
+        }
+    }
+    good
 }
 
 /// Judges a part and one that is merged later.
