@@ -28,6 +28,7 @@ pub mod panics;
 pub mod policy;
 pub mod provider;
 pub mod route;
+pub mod scan;
 pub mod server;
 pub mod snapshot;
 pub mod source;

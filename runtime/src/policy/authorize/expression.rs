@@ -7,27 +7,17 @@
 mod eval;
 mod parse;
 
-use std::ops::Range;
-
 use ipnet::IpNet;
 use regex::Regex;
 
 pub use eval::Facts;
 
 use crate::message::FieldName;
+use crate::scan::Mistake;
 
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expression(Node);
-
-/// What is wrong with an expression, and where in its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpressionError {
-    /// In bytes.
-    pub range: Range<usize>,
-    pub message: String,
-    pub help: Option<String>,
-}
 
 #[derive(Debug)]
 enum Node {
@@ -137,7 +127,7 @@ impl Type {
 
 impl Expression {
     /// Reads and checks an expression.
-    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         parse::parse(text).map(Self)
     }
 

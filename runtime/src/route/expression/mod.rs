@@ -15,21 +15,13 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::message::FieldName;
+use crate::scan::Mistake;
 
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expression {
     text: String,
     root: Node,
-}
-
-/// What is wrong with an expression, and where in its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpressionError {
-    /// In bytes.
-    pub range: Range<usize>,
-    pub message: String,
-    pub help: Option<String>,
 }
 
 /// A part of an expression, with its place in the text.
@@ -129,7 +121,7 @@ impl Field {
 }
 
 /// Reads and checks an expression.
-pub fn compile(text: &str) -> Result<Expression, ExpressionError> {
+pub fn compile(text: &str) -> Result<Expression, Mistake> {
     parse::parse(text).map(|root| Expression { text: text.to_owned(), root })
 }
 

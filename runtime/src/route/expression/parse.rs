@@ -1,15 +1,16 @@
 //! Text to tree.
 
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
 
-use super::{Comparison, ExpressionError, Field, IntTest, Node, NodeKind, Test, TextTest, Type};
+use super::{Comparison, Field, IntTest, Node, NodeKind, Test, TextTest, Type};
 use crate::diag::suggest;
 use crate::message::FieldName;
 use crate::route::pattern;
+use crate::scan::{Cursor, Mistake};
 
 /// Parentheses and negations deeper than this are refused, to keep the parser's own stack small.
 const MAX_DEPTH: usize = 100;
@@ -35,10 +36,10 @@ const FAMILIES: [&str; 3] = ["http.headers.", "http.queries.", "http.path.segmen
 /// Longest first, so that none hides another.
 const OPERATORS: [&str; 12] = ["==", "!=", "^=", "=^", ">=", "<=", "~", ">", "<", "in", "not", "contains"];
 
-type Parsed<T> = Result<T, ExpressionError>;
+type Parsed<T> = Result<T, Mistake>;
 
 pub(super) fn parse(text: &str) -> Parsed<Node> {
-    let mut parser = Parser { text, at: 0, depth: 0, terms: 0 };
+    let mut parser = Parser { cursor: Cursor::new(text), depth: 0, terms: 0 };
     let root = parser.expression()?;
     parser.skip_space();
     if parser.at < text.len() {
@@ -49,8 +50,7 @@ pub(super) fn parse(text: &str) -> Parsed<Node> {
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
+    cursor: Cursor<'a>,
     depth: usize,
     terms: usize,
 }
@@ -71,6 +71,19 @@ impl Constant {
             Self::Ip(_) => "an address",
             Self::Net(_) => "a CIDR",
         }
+    }
+}
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Cursor<'a>;
+    fn deref(&self) -> &Self::Target {
+        &self.cursor
+    }
+}
+
+impl DerefMut for Parser<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cursor
     }
 }
 
@@ -304,13 +317,13 @@ impl<'a> Parser<'a> {
     fn regex(&self, field: &Field, text: &str, range: Range<usize>) -> Parsed<Test> {
         if let Err(problem) = pattern::compile(text, text) {
             let error = self.error(range, problem.message);
-            return Err(ExpressionError { help: problem.help, ..error });
+            return Err(Mistake { help: problem.help, ..error });
         }
         let regex = RegexBuilder::new(text).case_insensitive(*field == Field::Host).build();
         regex.map(Test::Regex).map_err(|_| self.error(range, format!("invalid regex `{text}`: too big")))
     }
 
-    fn misfit(&self, operator: &str, kind: &str, range: Range<usize>) -> ExpressionError {
+    fn misfit(&self, operator: &str, kind: &str, range: Range<usize>) -> Mistake {
         self.error(range, format!("`{operator}` does not compare this field with {kind}"))
     }
 
@@ -388,36 +401,6 @@ impl<'a> Parser<'a> {
                 _ => out.push(c),
             }
         }
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start_matches([' ', '\t', '\r', '\n']).len();
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        let found = self.rest().starts_with(token);
-        self.at += if found { token.len() } else { 0 };
-        found
-    }
-
-    /// The character at hand, or the end.
-    fn here(&self) -> Range<usize> {
-        self.at..self.at + self.rest().chars().next().map_or(0, char::len_utf8)
-    }
-
-    fn error(&self, range: Range<usize>, message: impl Into<String>) -> ExpressionError {
-        ExpressionError { range, message: message.into(), help: None }
-    }
-}
-
-impl ExpressionError {
-    fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
     }
 }
 

@@ -1,13 +1,14 @@
 //! Text to tree.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
 
-use super::{Comparison, ExpressionError, Field, Literal, Node, Test, Type};
+use super::{Comparison, Field, Literal, Node, Test, Type};
 use crate::diag::suggest;
 use crate::message::FieldName;
+use crate::scan::{Cursor, Mistake};
 
 /// Parentheses and negations deeper than this are refused, to keep the parser's own stack small.
 const MAX_DEPTH: usize = 64;
@@ -39,10 +40,10 @@ const FAMILIES: [&str; 3] = ["claims.", "request.headers.", "request.query."];
 const OPERATORS: [&str; 11] =
     ["==", "!=", "<=", ">=", "<", ">", "starts_with", "ends_with", "contains", "matches", "in"];
 
-type Parsed<T> = Result<T, ExpressionError>;
+type Parsed<T> = Result<T, Mistake>;
 
 pub(super) fn parse(text: &str) -> Parsed<Node> {
-    let mut parser = Parser { text, at: 0, depth: 0, terms: 0 };
+    let mut parser = Parser { cursor: Cursor::new(text), depth: 0, terms: 0 };
     let root = parser.any_of()?;
     parser.skip_space();
     if parser.at < text.len() {
@@ -52,8 +53,7 @@ pub(super) fn parse(text: &str) -> Parsed<Node> {
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
+    cursor: Cursor<'a>,
     depth: usize,
     terms: usize,
 }
@@ -73,6 +73,19 @@ impl Operand {
             Self::Literal(Literal::Bool(_)) => "a truth value",
             Self::List(_) => "a list",
         }
+    }
+}
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Cursor<'a>;
+    fn deref(&self) -> &Self::Target {
+        &self.cursor
+    }
+}
+
+impl DerefMut for Parser<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cursor
     }
 }
 
@@ -382,21 +395,10 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
-    }
-
+    /// Also past space before it.
     fn eat(&mut self, token: &str) -> bool {
         self.skip_space();
-        let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-        }
-        found
+        self.cursor.eat(token)
     }
 
     /// An operator that is a word must end there.
@@ -409,22 +411,5 @@ impl<'a> Parser<'a> {
             self.at += operator.len();
         }
         ends
-    }
-
-    /// The next character, or the end.
-    fn here(&self) -> Range<usize> {
-        let length = self.rest().chars().next().map_or(0, char::len_utf8);
-        self.at..self.at + length
-    }
-
-    fn error(&self, range: Range<usize>, message: impl Into<String>) -> ExpressionError {
-        ExpressionError { range, message: message.into(), help: None }
-    }
-}
-
-impl ExpressionError {
-    fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
     }
 }
