@@ -361,3 +361,60 @@ fn the_small_issuer_issues_publishes_introspects_and_rotates() {
     issuer.post("/revoke", &form, "s3cret");
     assert_eq!(issuer.post("/introspect", &form, "s3cret").1["active"], false);
 }
+
+#[test]
+fn every_algorithm_has_tokens_that_its_credential_and_its_issuer_let_in() {
+    let folder = Folder::new("token");
+    let at = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let (mut credentials, mut issuers) = (String::new(), String::new());
+    let algorithms = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+        "ES512", "EdDSA",
+    ];
+    for alg in algorithms {
+        if alg.starts_with("HS") {
+            let secret = printed(&["keygen", "--alg", alg], "");
+            credentials.push_str(&format!("  - {{ key: {alg}, algorithm: {alg}, secret: \"{secret}\" }}\n"));
+            continue;
+        }
+        printed(&["keygen", "--alg", alg, "--out", &at(alg)], "");
+        let pem =
+            std::fs::read_to_string(at(&format!("{alg}.pem"))).expect("it was made").replace('\n', "\\n");
+        credentials.push_str(&format!("  - {{ key: {alg}, algorithm: {alg}, rsa_public_key: \"{pem}\" }}\n"));
+        let jwks = printed(&["jwks", "--alg", alg, &at(&format!("{alg}.pem"))], "").replace('\n', " ");
+        issuers.push_str(&format!(
+            "        - {{ issuer: 'https://{alg}.test', algorithms: [RS256, {alg}], audiences: [api], jwks: '{jwks}' }}\n"
+        ));
+    }
+    let config = format!(
+        "_format_version: \"3.0\"\nservices:\n- name: s\n  url: http://127.0.0.1:9\n  routes:\n  - name: r\n    paths: [/]\n    \
+         plugins:\n    - name: jwt\n      config:\n        claims_to_verify: [exp]\n        issuers:\n{issuers}consumers:\n\
+         - username: alice\n  jwt_secrets:\n{credentials}"
+    )
+    .replace("algorithms: [RS256, RS256]", "algorithms: [RS256]");
+    let path = folder.write("gw.yaml", &config);
+    let config = path.to_str().expect("a path");
+    for alg in algorithms {
+        let key = at(&format!("{alg}-key.pem"));
+        let with_key = if alg.starts_with("HS") { &[][..] } else { &["--key-file", key.as_str()] };
+        let issuer = format!("https://{alg}.test");
+        let mut ways = vec![["mint", "--config", config, "--consumer", "alice", "--alg", alg]];
+        if !with_key.is_empty() {
+            ways.push(["mint", "--config", config, "--issuer", &issuer, "--alg", alg]);
+        }
+        for way in ways {
+            let minted = printed(&[&way[..], with_key].concat(), "");
+            assert!(printed(&["verify", "--config", config], &minted).starts_with("accepted"), "{way:?}");
+        }
+    }
+    // A key of the set is for its own algorithm alone.
+    let text = std::fs::read_to_string(&path)
+        .expect("it is there")
+        .replace("\"alg\": \"PS256\"", "\"alg\": \"PS384\"");
+    let other = folder.write("other.yaml", &text);
+    let (other, key) = (other.to_str().expect("a path"), at("PS256-key.pem"));
+    let output =
+        token(&["mint", "--config", other, "--issuer", "https://PS256.test", "--key-file", &key], "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("another algorithm"), "{said}");
+}

@@ -83,7 +83,9 @@ pub enum MintError {
         "the keys of issuer `{issuer}` are public ones; give the private key of one of them, in PEM (`--key-file`)"
     )]
     NoIssuerKey { issuer: String },
-    #[error("the private key belongs to none of the keys of issuer `{issuer}`")]
+    #[error(
+        "the private key belongs to none of the keys of issuer `{issuer}`, or only to one for another algorithm (`alg` of the key)"
+    )]
     OtherIssuerKey { issuer: String },
     #[error(
         "there is no public key that could be taken for a secret: the token is signed with a secret anyway"

@@ -53,27 +53,33 @@ fn sign_for(record: &Record, request: &MintRequest) -> Result<Signing, MintError
     let Some(pem) = &request.private_key else {
         return shared_secret(keys, &taken).ok_or(MintError::NoIssuerKey { issuer });
     };
-    let mut problem = format!("the config takes no algorithm of this key from `{issuer}`");
+    let mut problem = MintError::Key(format!("the config takes no algorithm of this key from `{issuer}`"));
     for algorithm in taken.into_iter().filter(|a| !a.is_symmetric()) {
         let signer = match Signer::private_pem(algorithm, pem) {
             Ok(signer) => signer,
             Err(why) => {
-                problem = why;
+                if !matches!(problem, MintError::OtherIssuerKey { .. }) {
+                    problem = MintError::Key(why);
+                }
                 continue;
             }
         };
         let own = publish::jwk(algorithm, pem, false).map_err(MintError::Key)?;
         let public_pem = broken::public_pem(algorithm, pem);
-        let same = |key: &&Value| ["n", "x", "y"].iter().all(|part| key.get(*part) == own.get(*part));
+        let for_it = |key: &Value| key["alg"].as_str().is_none_or(|name| name == algorithm.name());
+        let same =
+            |key: &&Value| for_it(key) && ["n", "x", "y"].iter().all(|part| key.get(*part) == own.get(*part));
         let kid = |key: &Value| key.get("kid").and_then(Value::as_str).map(str::to_owned);
-        return match keys.iter().find(same) {
-            Some(known) => Ok((signer, request.key.clone().or_else(|| kid(known)), public_pem)),
+        match keys.iter().find(same) {
+            Some(known) => return Ok((signer, request.key.clone().or_else(|| kid(known)), public_pem)),
             // The keys are elsewhere, so the user knows better.
-            None if keys.is_empty() => Ok((signer, request.key.clone().or_else(|| kid(&own)), public_pem)),
-            None => Err(MintError::OtherIssuerKey { issuer }),
-        };
+            None if keys.is_empty() => {
+                return Ok((signer, request.key.clone().or_else(|| kid(&own)), public_pem));
+            }
+            None => problem = MintError::OtherIssuerKey { issuer: issuer.clone() },
+        }
     }
-    Err(MintError::Key(problem))
+    Err(problem)
 }
 
 /// A secret that the key set itself holds.
