@@ -3,14 +3,15 @@
 //! Check and count are one step under a shard's lock, so no two workers can both take the last request.
 
 mod shard;
+mod sync;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Cell, Key, Outcome, Rules};
 pub use shard::Entry;
 use shard::{Bounds, Shard};
+pub use sync::{Announced, SyncStore, SyncStores, Unsettled};
 
 /// How many locks the keys are spread over.
 const SHARDS: usize = 128;
@@ -175,172 +176,6 @@ fn keep_fullest(keys: &mut Vec<(f32, Arc<str>)>, most: usize) {
 /// A panic elsewhere leaves counters that are whole, so a poisoned lock is taken all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counters that are kept here and settled with a shared store every so often (`sync_rate`).
-///
-/// A key is decided on by a state that is at most two intervals old. So with N gateways it admits its limit and, on top,
-/// at most what the others let through meanwhile: `2 × (N − 1) × rate × sync_rate`. What could not be settled is kept.
-///
-/// Hits are charged to the window in which they are settled, so up to `rate × sync_rate` of a window's last hits count in
-/// the next one. The clocks of the gateways and of Redis should agree to much less than a window.
-pub struct SyncStore {
-    local: LocalStore,
-    pending: Mutex<HashMap<Key, Pending, ahash::RandomState>>,
-    scheduled: AtomicBool,
-    announced: AtomicUsize,
-    /// Milliseconds between settlements.
-    pub interval_ms: u64,
-}
-
-/// What is not settled yet of a key.
-#[derive(Clone, Debug)]
-struct Pending {
-    rules: Arc<Rules>,
-    hits: u32,
-    settled_ms: u64,
-}
-
-/// A key to settle: run `rules` with `hits` in the shared store, then [`SyncStore::settled`].
-#[derive(Clone, Debug)]
-pub struct Unsettled {
-    pub key: Key,
-    pub rules: Arc<Rules>,
-    pub hits: u32,
-}
-
-impl SyncStore {
-    /// A store to settle every `interval_ms`.
-    pub fn new(interval_ms: u64) -> Self {
-        Self {
-            local: LocalStore::default(),
-            pending: Mutex::default(),
-            scheduled: AtomicBool::new(false),
-            announced: AtomicUsize::new(0),
-            interval_ms,
-        }
-    }
-
-    /// Whether the shared store must be read before this key can be decided on.
-    pub fn is_stale(&self, key: &Key, now_ms: u64) -> bool {
-        let pending = lock(&self.pending);
-        pending.get(key).is_none_or(|p| p.hits == 0 && p.settled_ms + 2 * self.interval_ms <= now_ms)
-    }
-
-    /// Decides here.
-    pub fn take(&self, rules: &Arc<Rules>, key: &Key, hits: u32, now_ms: u64) -> Outcome {
-        let mut pending = lock(&self.pending);
-        let outcome = self.local.take(rules, key, hits, now_ms);
-        let counted = if outcome.admitted || rules.count_rejected { hits } else { 0 };
-        match pending.get_mut(key) {
-            Some(p) => p.hits = p.hits.saturating_add(counted),
-            None => {
-                let entry = Pending { rules: Arc::clone(rules), hits: counted, settled_ms: now_ms };
-                pending.insert(key.clone(), entry);
-            }
-        }
-        outcome
-    }
-
-    /// Takes back what an admitted request was charged. What was settled already stays charged in the shared store.
-    pub fn give_back(&self, rules: &Rules, key: &Key, hits: u32, now_ms: u64) {
-        let mut pending = lock(&self.pending);
-        if let Some(p) = pending.get_mut(key).filter(|p| p.hits >= hits) {
-            p.hits -= hits;
-            self.local.give_back(rules, key, hits, now_ms);
-        }
-    }
-
-    /// True for the one caller who now has to settle every interval, while [`SyncStore::goes_on`].
-    pub fn claim(&self) -> bool {
-        !self.scheduled.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether there is, or will be, more to settle. If not, the next caller of [`SyncStore::claim`] takes over.
-    pub fn goes_on(&self) -> bool {
-        let busy =
-            || self.announced.load(Ordering::Acquire) > 0 || lock(&self.pending).values().any(|p| p.hits > 0);
-        if busy() {
-            return true;
-        }
-        self.scheduled.store(false, Ordering::Release);
-        // Hits that came before the line above found the work taken.
-        busy() && self.claim()
-    }
-
-    /// Announces hits to come, so that somebody is there to settle them.
-    pub fn announce(self: &Arc<Self>) -> Announced {
-        self.announced.fetch_add(1, Ordering::AcqRel);
-        Announced(Arc::clone(self))
-    }
-
-    /// Takes out everything that is to be settled, and forgets keys that nobody asked for lately.
-    pub fn unsettled(&self, now_ms: u64) -> Vec<Unsettled> {
-        let mut pending = lock(&self.pending);
-        pending.retain(|_, p| p.hits > 0 || p.settled_ms + 4 * self.interval_ms > now_ms);
-        let dirty = pending.iter_mut().filter(|(_, p)| p.hits > 0);
-        dirty
-            .map(|(key, p)| Unsettled {
-                key: key.clone(),
-                rules: Arc::clone(&p.rules),
-                hits: std::mem::take(&mut p.hits),
-            })
-            .collect()
-    }
-
-    /// The shared store's state of a key, hits sent to it included.
-    pub fn settled(&self, key: &Key, rules: &Arc<Rules>, cells: &[Cell], now_ms: u64) {
-        let mut pending = lock(&self.pending);
-        let entry = pending.entry(key.clone()).or_insert_with(|| Pending {
-            rules: Arc::clone(rules),
-            hits: 0,
-            settled_ms: now_ms,
-        });
-        entry.settled_ms = now_ms;
-        self.local.replace(rules, key, cells, entry.hits, now_ms);
-    }
-
-    /// Puts back what could not be settled.
-    pub fn unsettle(&self, item: Unsettled, now_ms: u64) {
-        let mut pending = lock(&self.pending);
-        let entry = pending.entry(item.key).or_insert_with(|| Pending {
-            rules: item.rules,
-            hits: 0,
-            settled_ms: now_ms,
-        });
-        entry.hits = entry.hits.saturating_add(item.hits);
-    }
-}
-
-/// See [`SyncStore::announce`].
-pub struct Announced(Arc<SyncStore>);
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        self.0.announced.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl std::fmt::Debug for SyncStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SyncStore every {} ms", self.interval_ms)
-    }
-}
-
-/// All stores that settle, by what they settle with and how often; they outlive snapshots.
-#[derive(Default)]
-pub struct SyncStores(Mutex<HashMap<Terms, Arc<SyncStore>>>);
-
-/// Whom to settle with, and every how many milliseconds.
-type Terms = (Arc<super::RedisSettings>, u64);
-
-impl SyncStores {
-    /// The store for these settings and this interval in ms, made on first use.
-    pub fn get(&self, redis: &Arc<super::RedisSettings>, interval_ms: u64) -> Arc<SyncStore> {
-        let mut stores = lock(&self.0);
-        let entry = stores.entry((Arc::clone(redis), interval_ms));
-        Arc::clone(entry.or_insert_with(|| Arc::new(SyncStore::new(interval_ms))))
-    }
 }
 
 #[cfg(test)]
