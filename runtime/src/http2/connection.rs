@@ -4,6 +4,7 @@
 //! answers.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use ahash::AHashMap;
 
@@ -213,6 +214,11 @@ impl Connection {
     /// Whether nothing is left to be done.
     pub fn is_over(&self) -> bool {
         self.ending == Ending::Last && self.by_id.is_empty() && self.pending().is_empty()
+    }
+
+    /// Tells the time, now and then: what a client does too much of is too much within a span of it.
+    pub fn tick(&mut self, now: Instant) {
+        self.flood.renew(now);
     }
 
     /// Asks whether the client is still there.

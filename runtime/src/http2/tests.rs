@@ -545,6 +545,20 @@ fn floods_end_the_connection() {
 }
 
 #[test]
+fn what_comes_slowly_is_no_flood() {
+    let mut talk = Talk::new();
+    let mut now = crate::clock::monotonic();
+    for _ in 0..20 {
+        talk.connection.tick(now);
+        for _ in 0..500 {
+            talk.frame(kind::PING, 0, 0, b"12345678").unwrap();
+            talk.heard();
+        }
+        now += std::time::Duration::from_secs(11);
+    }
+}
+
+#[test]
 fn what_was_taken_back_is_passed_over_and_what_was_done_is_not() {
     let mut talk = Talk::new();
     talk.frame(kind::HEADERS, flag::END_HEADERS, 1, &block(POST)).unwrap();

@@ -24,6 +24,9 @@ use crate::http2::Code;
 use crate::message::{Fields, names};
 use crate::policy::reply;
 
+/// As good as for ever, and still a time that can be added to another.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Serves a request whose service speaks HTTP/2.
 pub async fn serve(
     worker: Rc<Worker>,
@@ -62,7 +65,7 @@ pub async fn serve(
     let speaks_grpc = x.response.fields.get(&names::CONTENT_TYPE).is_some_and(reply::is_grpc);
     // A call may stay open for what may come, and its client may be as slow as it likes.
     let patience = match speaks_grpc {
-        true => Duration::MAX,
+        true => A_YEAR,
         false => x.snapshot.gateway.timeouts.write,
     };
     let from = Streamed { answer, speaks_grpc };

@@ -259,12 +259,13 @@ impl Driver {
                 !self.watch.poll_over(cx)
             }
             Verdict::Done => false,
-            Verdict::Fail(code) => {
+            // A client that was told of an error is not told of another.
+            Verdict::Fail(code) if self.state == State::Open => {
                 drop(connection);
                 self.fail(code);
                 false
             }
-            Verdict::Dead => {
+            Verdict::Fail(_) | Verdict::Dead => {
                 self.state = State::Dead;
                 false
             }

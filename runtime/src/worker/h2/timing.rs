@@ -91,6 +91,7 @@ impl Timing {
     /// Does what is due.
     pub fn look(&mut self, connection: &mut Connection) -> Verdict {
         let now = clock::monotonic();
+        connection.tick(now);
         if std::mem::take(&mut self.came) {
             self.last = now;
             self.asked = None;
