@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{LocalStore, lock};
+use super::{CAPACITY, LocalStore, lock};
 use crate::limit::{Cell, Key, Outcome, RedisSettings, Rules};
 
 /// Counters that are kept here and settled with a shared store every so often (`sync_rate`).
@@ -14,9 +14,14 @@ use crate::limit::{Cell, Key, Outcome, RedisSettings, Rules};
 ///
 /// Hits are charged to the window in which they are settled, so up to `rate × sync_rate` of a window's last hits count in
 /// the next one. The clocks of the gateways and of Redis should agree to much less than a window.
+///
+/// As many keys await settlement as counters are kept. What comes on top is counted here alone: a flood of distinct keys
+/// costs bounded memory, and nobody can use it to be let through more often than this process allows.
 pub struct SyncStore {
     local: LocalStore,
     pending: Mutex<HashMap<Key, Pending, ahash::RandomState>>,
+    /// Most keys in `pending`.
+    capacity: usize,
     scheduled: AtomicBool,
     announced: AtomicUsize,
     /// Milliseconds between settlements.
@@ -42,9 +47,14 @@ pub struct Unsettled {
 impl SyncStore {
     /// A store to settle every `interval_ms`.
     pub fn new(interval_ms: u64) -> Self {
+        Self::with_capacity(interval_ms, CAPACITY)
+    }
+
+    fn with_capacity(interval_ms: u64, capacity: usize) -> Self {
         Self {
-            local: LocalStore::default(),
+            local: LocalStore::with_capacity(capacity),
             pending: Mutex::default(),
+            capacity,
             scheduled: AtomicBool::new(false),
             announced: AtomicUsize::new(0),
             interval_ms,
@@ -62,8 +72,10 @@ impl SyncStore {
         let mut pending = lock(&self.pending);
         let outcome = self.local.take(rules, key, hits, now_ms);
         let counted = if outcome.admitted || rules.count_rejected { hits } else { 0 };
+        let full = pending.len() >= self.capacity;
         match pending.get_mut(key) {
             Some(p) => p.hits = p.hits.saturating_add(counted),
+            None if full => {}
             None => {
                 let entry = Pending { rules: Arc::clone(rules), hits: counted, settled_ms: now_ms };
                 pending.insert(key.clone(), entry);
@@ -121,18 +133,29 @@ impl SyncStore {
     /// The shared store's state of a key, hits sent to it included.
     pub fn settled(&self, key: &Key, rules: &Arc<Rules>, cells: &[Cell], now_ms: u64) {
         let mut pending = lock(&self.pending);
-        let entry = pending.entry(key.clone()).or_insert_with(|| Pending {
-            rules: Arc::clone(rules),
-            hits: 0,
-            settled_ms: now_ms,
-        });
-        entry.settled_ms = now_ms;
-        self.local.replace(rules, key, cells, entry.hits, now_ms);
+        let full = pending.len() >= self.capacity;
+        let waiting = match pending.get_mut(key) {
+            Some(p) => {
+                p.settled_ms = now_ms;
+                p.hits
+            }
+            // It is counted here alone, and what is counted must not be forgotten for what others know.
+            None if full => return,
+            None => {
+                let entry = Pending { rules: Arc::clone(rules), hits: 0, settled_ms: now_ms };
+                pending.insert(key.clone(), entry);
+                0
+            }
+        };
+        self.local.replace(rules, key, cells, waiting, now_ms);
     }
 
     /// Puts back what could not be settled.
     pub fn unsettle(&self, item: Unsettled, now_ms: u64) {
         let mut pending = lock(&self.pending);
+        if pending.len() >= self.capacity && !pending.contains_key(&item.key) {
+            return;
+        }
         let entry = pending.entry(item.key).or_insert_with(|| Pending {
             rules: item.rules,
             hits: 0,
@@ -170,5 +193,38 @@ impl SyncStores {
         let mut stores = lock(&self.0);
         let entry = stores.entry((Arc::clone(redis), interval_ms));
         Arc::clone(entry.or_insert_with(|| Arc::new(SyncStore::new(interval_ms))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Algorithm, Identifier, Period, Rule};
+
+    #[test]
+    fn a_flood_of_keys_is_bounded_and_lets_nobody_through_more_often() {
+        let store = SyncStore::with_capacity(1_000, 64);
+        let rules = Arc::new(Rules {
+            rules: vec![Rule::new(Algorithm::Fixed, Period::Hour, 3.0)],
+            count_rejected: false,
+        });
+        let key = |name: &str| Key::new("r:s", Identifier::Text(name.as_bytes()));
+        for n in 0..1_000 {
+            store.take(&rules, &key(&format!("flood{n}")), 1, 0);
+        }
+        assert_eq!(lock(&store.pending).len(), 64);
+        let late = key("late");
+        let admitted = (0..10).filter(|_| {
+            // As a gateway does with a key that it knows nothing of: asks what others have counted, nothing here.
+            store.settled(&late, &rules, &[], 0);
+            store.take(&rules, &late, 1, 0).admitted
+        });
+        assert_eq!(admitted.count(), 3);
+        assert_eq!(lock(&store.pending).len(), 64);
+        for item in store.unsettled(0) {
+            store.settled(&item.key, &item.rules, &[], 0);
+        }
+        assert!(store.unsettled(10_000).is_empty());
+        assert_eq!(lock(&store.pending).len(), 0, "keys that nobody asks for make room");
     }
 }
