@@ -177,7 +177,7 @@ def main():
     cases.equal("of many one asks", (set(results), len(auth.count())), ({200}, 1))
 
     cases.equal("a token that ends soon", token("good-read-ending")[0], 200)
-    time.sleep(2.2)
+    time.sleep(3.2)
     auth.count()
     token("good-read-ending")
     cases.equal("is asked about again", len(auth.count()), 1)

@@ -44,7 +44,7 @@ fn the_production_config_runs_and_every_line_to_try_does_what_it_says() {
     }
 
     let proof = bash(dev.command("more than 100 requests a minute: 429"), "");
-    assert!(proof.contains("limit of alice") && proof.contains("held"), "{proof}");
+    assert!(proof.contains("alice: 100 per minute") && proof.contains("held"), "{proof}");
 
     let mut line = String::new();
     dev.stdout.read_line(&mut line).expect("text");
@@ -121,8 +121,9 @@ fn a_reload_finds_stand_ins_again() {
     let line = dev.command("orders-route -> order-service, as alice");
     let until = Instant::now() + Duration::from_secs(10);
     loop {
+        // One that comes just as names change hands may be told that there is nobody yet.
         let answer = bash(line, "-sS");
-        assert_eq!(status(&answer), "200", "{answer}");
+        assert!(["200", "503"].contains(&status(&answer)), "{answer}");
         if answer.contains("\"host\":\"other-svc.internal:8080\"") {
             break;
         }

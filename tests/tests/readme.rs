@@ -102,7 +102,7 @@ fn the_first_two_commands_show_what_they_promise() {
         // The minute turned in between; it will not do so twice.
         report = bash(&bench, "--no-progress");
     }
-    for part in ["429", "limit of alice", "held"] {
+    for part in ["429", "alice: 100 per minute", "held"] {
         assert!(report.contains(part), "`{part}` not in {report}");
     }
 }

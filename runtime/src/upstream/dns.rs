@@ -148,6 +148,13 @@ impl Resolver {
         }
     }
 
+    /// Adds fixed answers, which come before those that there are.
+    pub fn redirect_also(&self, overrides: &[Override]) {
+        let before = self.overrides.load();
+        let others = before.iter().filter(|o| !overrides.contains(o));
+        self.redirect(overrides.iter().chain(others).cloned().collect());
+    }
+
     /// Where `host:port` is, as far as is known now.
     pub fn lookup(&self, host: &str, port: u16) -> Lookup {
         let ready = |addr: SocketAddr| Lookup::Ready(Arc::from([addr]));

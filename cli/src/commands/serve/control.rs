@@ -121,8 +121,11 @@ impl Control<'_> {
             return self.failed("the config has errors".to_owned(), report);
         };
         self.note_what_stays(&snapshot.gateway);
-        self.server.common.resolver.redirect(self.loader.overrides(self.args));
+        let overrides = self.loader.overrides(self.args);
+        // Requests of the config that is in force still need its stand-ins, until the new one is.
+        self.server.common.resolver.redirect_also(&overrides);
         let generation = self.server.publish(snapshot);
+        self.server.common.resolver.redirect(overrides);
         self.server.common.reloads.succeeded(hash.clone(), origin);
         eprintln!("reloaded: config {generation} is in force");
         if let Some(changes) = self.loader.dev.as_ref().and_then(|d| d.changes(render::colour())) {

@@ -17,6 +17,9 @@ use crate::policy::BodyError;
 use crate::worker::deadline::Watch;
 use crate::worker::source::{BodySource, is_too_slow};
 
+/// How much is handed on at once where an HTTP/2 upstream takes it: whether it does is seen between two pieces.
+const PIECE: usize = 16 * 1024;
+
 /// See the module.
 pub struct H2Body {
     handle: Handle,
@@ -73,17 +76,24 @@ impl H2Body {
         }
     }
 
-    /// Waits for more of the body and takes all of it; `None` at the end. How long that may take is the caller's to
+    /// Waits for more of the body and takes some of it; `None` at the end. How long that may take is the caller's to
     /// bound.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         let n = std::task::ready!(self.fill(cx, false))?;
         if n == 0 {
             return Poll::Ready(Ok(None));
         }
-        let mut piece = Bytes::from(std::mem::take(&mut self.piece));
-        let piece = piece.split_off(std::mem::take(&mut self.used));
-        self.received += n as u64;
-        self.handle.used(n);
+        let piece = if n > PIECE {
+            Bytes::copy_from_slice(&self.piece[self.used..self.used + PIECE])
+        } else {
+            let mut piece = Bytes::from(std::mem::take(&mut self.piece));
+            piece.split_off(std::mem::take(&mut self.used))
+        };
+        if n > PIECE {
+            self.used += PIECE;
+        }
+        self.received += piece.len() as u64;
+        self.handle.used(piece.len());
         Poll::Ready(Ok(Some(piece)))
     }
 
